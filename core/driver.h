@@ -1,0 +1,99 @@
+/*
+ * driver.h: the seam between the scheduler and I/O: all that core/ knows of io/.
+ *
+ * A driver is a source of completions that a worker polls and may sleep in. Each worker has one
+ * main driver, its only park point; io/drivers.c lists them, the first is the default's fallback.
+ * The seam is data: io/ defines the two objects at the end of this page, core/ calls through them.
+ *
+ * Who calls what. open, poll, flush, next_deadline, arm, wait, disarm: the owning worker's thread
+ * only. close: whoever destroys the runtime, after that thread has ended. wake: any thread, between
+ * a successful open and close. stats: any thread, figures are
+ * relaxed.
+ *
+ * How a worker sleeps:
+ *	1 arm(): make sure that everything that happens from here on ends a wait; WF_DRIVER_RETRY if
+ *	  something is there already: the worker polls instead of sleeping.
+ *	2 the worker announces its park and re-checks its queues (sync/idle.h).
+ *	3 wait(deadline): sleeps until the deadline, a completion, or wake(); handles completions as
+ *	  poll() does. A wake() between 1 and 3 makes it return at once: wakes are latched.
+ *	4 disarm(). Also when 2 found something and 3 was left out.
+ *
+ * poll() and wait() make processes ready by wf_wait_claim() (core/sched.h). The worker sets things
+ * up so that wakes from inside them are collected and followed by at most one work wake, and one
+ * directed wake per worker.
+ */
+#ifndef WF_CORE_DRIVER_H
+#define WF_CORE_DRIVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <weft/time.h>
+
+struct wf_worker;
+struct weft_rt;
+
+enum {
+	WF_DRIVER_RETRY = 1, /* from arm(): poll again before sleeping */
+};
+
+/* struct wf_driver.caps */
+#define WF_DRIVER_CAN_PARK  (1u << 0)
+#define WF_DRIVER_SPIN_ONLY (1u << 1) /* no wake-up source: forbids parking, and says so */
+#define WF_DRIVER_NEEDS_KICK (1u << 2)
+#define WF_DRIVER_ZERO_COPY (1u << 3)
+#define WF_DRIVER_STREAM    (1u << 4)
+#define WF_DRIVER_DATAGRAM  (1u << 5)
+#define WF_DRIVER_RAW       (1u << 6)
+
+struct wf_driver_stats {
+	uint64_t polls, polls_empty, waits, events, wakes_sent;
+};
+
+struct wf_driver {
+	const char *name;
+	unsigned caps;
+
+	/* Opens this worker's instance. 0 or negative errno (then nothing is left to close). */
+	int (*open)(struct wf_worker *worker, void **state_out);
+
+	/*
+	 * Handles at most `budget` completions without blocking. Returns how many, 0 when idle, or
+	 * a negative errno other than -EINTR, which ends the runtime with step "poll". May make no
+	 * system call when it has reason to know that nothing came (no descriptor is watched).
+	 */
+	int (*poll)(void *state, unsigned budget, weft_time now);
+
+	/* End of a turn: one doorbell for everything the turn submitted. */
+	void (*flush)(void *state);
+
+	/* The driver's own earliest deadline; WEFT_FOREVER: none. */
+	weft_time (*next_deadline)(void *state);
+
+	int (*arm)(void *state);
+	int (*wait)(void *state, weft_time deadline, weft_time now); /* returns as poll */
+	void (*disarm)(void *state);
+
+	/* Ends the owner's wait(), or its next one. Any thread; async-signal-safe; never fails. */
+	void (*wake)(void *state);
+
+	/* Lets wait() also end when `fd` (of a poll-mode driver) becomes readable. 0 or -errno. */
+	int (*watch)(void *state, int fd);
+
+	void (*stats)(const void *state, struct wf_driver_stats *stats_out);
+
+	/* After every process has ended and every other worker is past its last wake(). */
+	void (*close)(void *state);
+};
+
+/* What a runtime has of I/O beside its drivers: the descriptor table, the servers. */
+struct wf_io_hooks {
+	int (*rt_open)(struct weft_rt *rt, void **state_out); /* before any worker exists */
+	void (*drain)(void *state); /* stop, step 0: any thread, once: servers stop accepting */
+	void (*rt_close)(void *state); /* after every driver has closed: an assertion, then free */
+};
+
+extern const struct wf_driver *const wf_drivers[]; /* NULL ends it */
+extern const struct wf_io_hooks wf_io_hooks;
+
+#endif

@@ -1,0 +1,322 @@
+/*
+ * idle.c: a worker with nothing to do: search, spin, park. sync/idle.h has the protocol of the idle
+ * word; the steps of a park are in core/README.md ("park").
+ *
+ * Searching. At most max(1, workers / 2) workers scan the others' rings; any number may spin on
+ * their own driver, inbox and timers. A spinner has no parked bit, so no waker will look for it: it
+ * reads the injector's head every turn of the spin, and becomes a searcher whenever nobody
+ * searches. A searcher that finds something publishes it in its ring before it gives the count
+ * back; if it was the last one it wakes one more worker.
+ *
+ * Spinning (WEFT_IDLE_ADAPTIVE). A park and the wake that ends it cost rt->break_even_ns, measured
+ * at start. An idle worker spins while the predicted gap (an average of past ones) is below that,
+ * for at most that long, out of a credit of WF_SPIN_CREDIT_PERCENT of its time; never when only a
+ * timer can end the gap, and never when there are more workers than CPUs or quota.
+ */
+#include "core/inbox.h"
+#include "core/runtime.h"
+#include "core/wake.h"
+#include "timer/clock.h"
+
+enum {
+	SPIN_CHECKS = 16,          /* looks at the queues between two polls of driver and clock */
+	SPIN_SCANS = 8,            /* every so many of them scan the other rings */
+	CREDIT_NS_MAX = 2000000,   /* credit is not saved beyond this */
+	GAP_SHIFT = 3,             /* the average's weight: 1/8 for the newest gap */
+	LIFE_CHECK_SPINS = 64,     /* polls between checks whether the runtime has ended */
+};
+
+static uint64_t random_next(struct wf_worker *worker)
+{
+	/* xorshift64* (Vigna, 2016) */
+	uint64_t x = worker->random;
+
+	x ^= x >> 12;
+	x ^= x << 25;
+	x ^= x >> 27;
+	worker->random = x;
+	return x * 0x2545f4914f6cdd1dULL;
+}
+
+/* --- searching --- */
+
+static unsigned searchers_max(const struct weft_rt *rt)
+{
+	return rt->worker_count < 4 ? 1 : rt->worker_count / 2;
+}
+
+/* Takes half of some victim's ring: the first comes back, the rest goes into our ring. */
+static struct wf_proc *steal_from(struct wf_worker *worker, struct wf_worker *victim)
+{
+	void *items[WF_DEQUE_STEAL_MAX];
+	unsigned count = wf_deque_steal(&victim->ring, items, WF_DEQUE_STEAL_MAX);
+
+	if (count == 0)
+		return NULL;
+	if (WF_DEQUE_STEAL_MAX > 1 && count > 1) /* lifo: one, and no array to point past */
+		(void)wf_deque_push_many(&worker->ring, items + 1, count - 1);
+	wf_count(&worker->counters.steals, 1);
+	wf_count(&worker->counters.stolen, count);
+	return items[0];
+}
+
+static struct wf_proc *scan_victims(struct wf_worker *worker)
+{
+	struct weft_rt *rt = worker->rt;
+	unsigned start = (unsigned)(random_next(worker) % rt->worker_count);
+
+	for (unsigned i = 0; i < rt->worker_count; i++) {
+		struct wf_worker *victim = &rt->workers[(start + i) % rt->worker_count];
+		struct wf_proc *p;
+
+		if (victim == worker)
+			continue;
+		p = steal_from(worker, victim);
+		if (p)
+			return p;
+	}
+	return NULL;
+}
+
+/*
+ * Ends a search because there is something to run; loot is in the ring already. The last searcher
+ * wakes one more: others may have relied on it.
+ */
+void wf_worker_search_end(struct wf_worker *worker)
+{
+	if (!worker->searching)
+		return;
+	worker->searching = false;
+	/* The RMW of search_end comes after the loot's publication (wf_deque_publish below). */
+	if (wf_idle_search_end(&worker->rt->idle))
+		wf_rt_wake_for_work(worker->rt);
+}
+
+/* Work that was found goes to the ring's back: nothing stealable is ever kept out of sight. */
+static void found(struct wf_worker *worker, struct wf_proc *p)
+{
+	wf_worker_push_ring(worker, p);
+	wf_deque_publish(&worker->ring);
+	wf_worker_search_end(worker);
+}
+
+/*
+ * One look everywhere this worker may take from; `scan`: at other rings too, which costs their
+ * owners a cache line each. True: there is something to run.
+ */
+static bool look_around(struct wf_worker *worker, bool scan)
+{
+	struct weft_rt *rt = worker->rt;
+	struct wf_proc *p = NULL;
+
+	if (!wf_injector_is_empty_relaxed(&worker->inbox) && wf_worker_drain_inbox(worker) > 0)
+		return true;
+	if (!wf_injector_is_empty_relaxed(&rt->injector))
+		p = wf_worker_take_injected(worker);
+	if (!p && scan && rt->worker_count > 1) {
+		if (!worker->searching)
+			worker->searching = wf_idle_search_begin(&rt->idle, searchers_max(rt));
+		if (worker->searching)
+			p = scan_victims(worker);
+	}
+	if (p)
+		found(worker, p);
+	return p != NULL;
+}
+
+/* --- spin or park --- */
+
+static void credit_refresh(struct wf_worker *worker)
+{
+	struct wf_idle_policy *idle = &worker->idle;
+	int64_t passed = worker->now - idle->credited_at_ns;
+
+	idle->credited_at_ns = worker->now;
+	idle->credit_ns += passed * WF_SPIN_CREDIT_PERCENT / 100;
+	if (idle->credit_ns > CREDIT_NS_MAX)
+		idle->credit_ns = CREDIT_NS_MAX;
+}
+
+/* How long to spin now. */
+static int64_t spin_ns(struct wf_worker *worker)
+{
+	struct weft_rt *rt = worker->rt;
+	int64_t break_even_ns = (int64_t)wf_u64_load_relaxed(&rt->break_even_ns);
+
+	if (rt->idle_mode == WEFT_IDLE_PARK)
+		return 0;
+	if (rt->idle_mode == WEFT_IDLE_SPIN)
+		return INT64_MAX;
+	credit_refresh(worker);
+	if (!rt->may_spin || worker->idle.gap_ns > break_even_ns)
+		return 0;
+	return worker->idle.credit_ns < break_even_ns ? worker->idle.credit_ns : break_even_ns;
+}
+
+/* A gap has ended by something other than a timer. */
+static void gap_learn(struct wf_worker *worker, int64_t gap_ns)
+{
+	struct wf_idle_policy *idle = &worker->idle;
+	/* One long night must not take long to forget. */
+	int64_t cap = 4 * (int64_t)wf_u64_load_relaxed(&worker->rt->break_even_ns);
+
+	if (gap_ns > cap)
+		gap_ns = cap;
+	idle->gap_ns += (gap_ns - idle->gap_ns) / (1 << GAP_SHIFT);
+}
+
+static weft_time next_deadline(struct wf_worker *worker)
+{
+	weft_time wheel = wf_wheel_next(&worker->wheel);
+	weft_time driver = worker->driver->next_deadline(worker->driver_state);
+	weft_time life = wf_life_deadline(worker->rt);
+	weft_time tend = wf_table_deadline(worker);
+	weft_time first = wheel < driver ? wheel : driver;
+
+	first = first < life ? first : life;
+	return first < tend ? first : tend;
+}
+
+/*
+ * Looks around until something is found (true) or the time is up (false). Timers that fall due end
+ * the spin, so does a change of the runtime's life.
+ */
+static bool spin(struct wf_worker *worker, weft_time start, int64_t limit_ns)
+{
+	struct weft_rt *rt = worker->rt;
+	uint32_t phase = wf_u32_load_relaxed(&rt->stop_phase);
+	unsigned polls = 0;
+
+	wf_count(&worker->counters.spins, 1);
+	for (;;) {
+		for (int i = 0; i < SPIN_CHECKS; i++) {
+			if (look_around(worker, i % SPIN_SCANS == 0))
+				return true;
+			wf_pause();
+		}
+		worker->now = wf_clock_now_ns();
+		wf_worker_poll_driver(worker);
+		wf_rcu_quiescent();
+		if (wf_worker_has_local_work(worker) ||
+			wf_wheel_next(&worker->wheel) <= worker->now)
+			return true;
+		if (wf_u32_load_relaxed(&rt->stop_phase) != phase || phase != WF_LIVE)
+			return true;
+		if (++polls % LIFE_CHECK_SPINS == 0) {
+			wf_table_tend(worker);
+			if (wf_life_try_end(rt))
+				return true;
+		}
+		if (limit_ns != INT64_MAX && worker->now - start >= limit_ns)
+			return false;
+	}
+}
+
+/* --- parking --- */
+
+/* Step P3: everything that could have been published before the announcement was seen. */
+static bool recheck(struct wf_worker *worker)
+{
+	struct weft_rt *rt = worker->rt;
+	uint32_t phase;
+
+	/* R1: seq_cst loads all, after the announcing RMW: with the RMWs of those who publish. */
+	if (!wf_injector_is_empty(&worker->inbox) || !wf_injector_is_empty(&rt->injector))
+		return true;
+	phase = wf_u32_load_seq_cst(&rt->stop_phase);
+	if (phase != worker->seen_stop || phase == WF_ENDED)
+		return true; /* after the end nobody wakes us, also if this turn has seen it */
+	if (worker->closed && !worker->swept
+		&& wf_u32_load_seq_cst(&rt->close_acks) == rt->worker_count)
+		return true; /* the last acknowledgement's wake came before our bit */
+	for (unsigned i = 0; i < rt->worker_count; i++)
+		if (!wf_deque_is_empty(&rt->workers[i].ring))
+			return true;
+	return false;
+}
+
+/* The bit was gone: a waker has claimed us, and its token is here or on its way. */
+static void token_consume(struct wf_worker *worker)
+{
+	uint32_t token;
+
+	/* K2: acquire, with K1 in wf_worker_wake(). The waker is between its two stores: short. */
+	while ((token = wf_u32_load_acquire(&worker->token)) == WF_TOKEN_NONE)
+		wf_pause();
+	wf_u32_store_relaxed(&worker->token, WF_TOKEN_NONE);
+	/* A work wake counted us as a searcher: either we search, or we give the count back. */
+	if (token == WF_TOKEN_WORK)
+		worker->searching = true;
+}
+
+static void sleep_in_driver(struct wf_worker *worker)
+{
+	weft_time deadline = next_deadline(worker);
+	int r;
+
+	wf_count(&worker->counters.parks, 1);
+	worker->collecting = true;
+	r = worker->driver->wait(worker->driver_state, deadline, worker->now);
+	worker->collecting = false;
+	worker->now = wf_clock_now_ns();
+	if (WF_UNLIKELY(r < 0))
+		wf_worker_driver_failed(worker, r);
+}
+
+/* Steps P1 to P5. */
+static void park(struct wf_worker *worker)
+{
+	struct weft_rt *rt = worker->rt;
+	bool slept = false;
+
+	/* P1 */
+	if (worker->driver->arm(worker->driver_state) == WF_DRIVER_RETRY) {
+		wf_worker_poll_driver(worker);
+		return;
+	}
+	/* P2: one RMW sets our bit and gives a searcher's count back. */
+	(void)wf_idle_park(&rt->idle, worker->number, worker->searching);
+	worker->searching = false;
+	if (!recheck(worker) && !(wf_idle_all_parked(&rt->idle) && wf_life_try_end(rt))) { /* P3 */
+		sleep_in_driver(worker); /* P4 */
+		slept = true;
+	}
+	/* P5 */
+	if (!wf_idle_unpark_self(&rt->idle, worker->number))
+		token_consume(worker);
+	worker->driver->disarm(worker->driver_state);
+	if (slept && worker->work_wake_due) {
+		worker->work_wake_due = false;
+		wf_rt_wake_for_work(rt);
+	}
+}
+
+void wf_worker_idle(struct wf_worker *worker)
+{
+	weft_time start = worker->now;
+	int64_t limit_ns;
+	bool timer_next = false;
+	bool busy = false;
+
+	for (int round = 0; round < WF_STEAL_ROUNDS && !busy; round++)
+		busy = look_around(worker, true);
+	if (!busy) {
+		limit_ns = spin_ns(worker);
+		if (limit_ns > 0) {
+			busy = spin(worker, start, limit_ns);
+			worker->idle.credit_ns -= worker->now - start;
+			wf_count(&worker->counters.spin_ns, (uint64_t)(worker->now - start));
+		}
+	}
+	if (!busy) {
+		weft_time due = wf_wheel_next(&worker->wheel);
+
+		park(worker);
+		timer_next = due <= worker->now;
+	}
+	/* Woken as a searcher: look; with work of one's own the search is over. */
+	if (worker->searching && (wf_worker_has_local_work(worker) || look_around(worker, true)))
+		wf_worker_search_end(worker);
+	if (!timer_next)
+		gap_learn(worker, worker->now - start);
+}

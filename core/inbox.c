@@ -1,0 +1,64 @@
+/* inbox.c: sending to, and draining, a worker's inbox. */
+#include "core/inbox.h"
+
+#include "core/post.h"
+#include "core/runtime.h"
+#include "core/wake.h"
+
+bool wf_inbox_send_quietly(struct wf_worker *target, struct wf_node *node, enum wf_message kind)
+{
+	return wf_injector_send(&target->inbox, node, kind) != WF_PUSH_CLOSED;
+}
+
+bool wf_inbox_send(struct wf_worker *target, struct wf_node *node, enum wf_message kind)
+{
+	struct wf_worker *self = wf_worker_self();
+
+	if (!wf_inbox_send_quietly(target, node, kind))
+		return false;
+	/* I1: the push was the RMW; claim_one looks at the parked bit after it (sync/idle.h). */
+	if (wf_idle_claim_one(&target->rt->idle, target->number)) {
+		if (self)
+			wf_count(&self->counters.wakes_directed, 1);
+		wf_worker_wake(target, WF_TOKEN_DIRECTED);
+	}
+	return true;
+}
+
+static void handle(struct wf_worker *worker, struct wf_node *node)
+{
+	switch ((enum wf_message)node->number) {
+	case WF_MESSAGE_WAKE:
+		wf_proc_drained(worker, WF_CONTAINER_OF(node, struct wf_proc, inbox));
+		break;
+	case WF_MESSAGE_START:
+		wf_fifo_push(&worker->list, node);
+		break;
+	case WF_MESSAGE_RETIRE:
+		wf_table_retire(worker->rt, worker, WF_CONTAINER_OF(node, struct wf_proc, run));
+		break;
+	case WF_MESSAGE_RETIRED:
+		wf_table_returned(worker, WF_CONTAINER_OF(node, struct wf_retire_batch, node));
+		break;
+	case WF_MESSAGE_POST:
+		wf_post_run(worker, node);
+		break;
+	}
+}
+
+unsigned wf_worker_drain_inbox(struct wf_worker *worker)
+{
+	unsigned count = 0;
+
+	if (!wf_injector_is_empty_relaxed(&worker->inbox))
+		(void)wf_injector_drain(&worker->inbox, &worker->inbox_rest);
+	while (count < WF_INBOX_BUDGET) {
+		struct wf_node *node = wf_fifo_pop(&worker->inbox_rest);
+
+		if (!node)
+			break;
+		handle(worker, node);
+		count++;
+	}
+	return count;
+}

@@ -1,0 +1,57 @@
+/*
+ * internal.h: small things that core's files share: options, threads, CPUs. The wrappers that own a
+ * system facility (threads, futexes, files in /proc and /sys) are declared here, so that scheduler
+ * code calls none of it itself.
+ */
+#ifndef WF_CORE_INTERNAL_H
+#define WF_CORE_INTERNAL_H
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <weft.h>
+
+#include "sync/atomic.h"
+
+/*
+ * Copies options of any release into ours: shorter ones are filled up with zeroes. -EINVAL for a
+ * size too small, or a longer one with fields set that this release lacks.
+ */
+int wf_opts_read(const void *opts, size_t opts_size, void *out, size_t out_size);
+
+/* thread.c */
+
+/* Starts a thread with all but the synchronous signals blocked. 0 or -errno. */
+int wf_thread_start(pthread_t *thread_out, void (*fn)(void *arg), void *arg);
+void wf_thread_join(pthread_t thread);
+void wf_thread_name(const char *name); /* of the caller; at most 15 bytes */
+int wf_thread_pin(int cpu);            /* the caller; 0 or -errno */
+
+/*
+ * Waits while *word == value, until the deadline (weft_time). Spurious returns happen. Any thread.
+ */
+void wf_futex_wait(wf_atomic_u32 *word, uint32_t value, weft_time deadline);
+void wf_futex_wake_all(wf_atomic_u32 *word);
+
+/* cpu.c */
+
+enum {
+	WF_CPUS_MAX = 1024,
+};
+
+/* CPUs in the order workers are placed: physical cores before siblings, node by node. */
+struct wf_cpus {
+	unsigned count;
+	int cpu[WF_CPUS_MAX];
+};
+
+/* The CPUs this thread may use. 0 or -errno. */
+int wf_cpus_allowed(struct wf_cpus *cpus_out);
+
+/* Parses "0,2-5". -EINVAL if malformed; the order is the list's. */
+int wf_cpus_parse(const char *list, struct wf_cpus *cpus_out);
+
+/* The cgroup's CPU quota in whole CPUs, rounded down (0: less than one), or -1: none. */
+int wf_cpus_quota(void);
+
+#endif

@@ -1,0 +1,299 @@
+/*
+ * join.c: join, try_join, detach. The protocol in steps (core/README.md, "join"):
+ *
+ *	J1 the joiner puts its name {wait number, runtime, index} into p->joiner by CAS from 0: one
+ *	   at a time, a second gets -EBUSY;
+ *	J2 it sets JOINER in the word, unless the phase is DONE already; then it parks;
+ *	J3 the end of p changes the phase to DONE in the same word, and if JOINER was set reads the
+ *	   name and claims that wait;
+ *	J4 a joiner that gives up clears JOINER, unless the phase is DONE: then it takes the result.
+ *
+ * Both flags are bits of one word, so exactly one of "the end sees the joiner" and "the joiner sees
+ * the end" holds. The ender touches nothing of the joiner's but its header (type-stable), and a
+ * claim with the number of a wait that is over fails: numbers go on over reuse of a header.
+ * Whoever moves the word from DONE to FREE (one CAS) has the result, and retires the header.
+ */
+#include "core/join.h"
+
+#include <errno.h>
+
+#include "core/internal.h"
+#include "core/registry.h"
+#include "core/wake.h"
+
+enum { FOREIGN_FREE, FOREIGN_WAITING, FOREIGN_TOLD };
+
+static uint64_t name_make(uint32_t number, unsigned slot, uint32_t index)
+{
+	return (uint64_t)number << 32 | (uint64_t)slot << WF_INDEX_BITS | index;
+}
+
+static void tell_foreign(struct weft_rt *rt, uint32_t index)
+{
+	struct wf_foreign_joiner *joiner = &rt->joiners[index];
+	uint32_t waiting = FOREIGN_WAITING;
+
+	/* Late for a joiner that gave up: the next one in this place looks, and waits again. */
+	if (wf_u32_cas(&joiner->state, &waiting, FOREIGN_TOLD))
+		wf_futex_wake_all(&joiner->state);
+}
+
+void wf_join_tell(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p)
+{
+	/* J3: acquire, with J1; the word's RMW that showed JOINER came after it. */
+	uint64_t name = wf_u64_load_acquire(&p->joiner);
+	unsigned slot = (unsigned)(name >> WF_INDEX_BITS) & (WF_RUNTIMES_MAX - 1);
+	uint32_t index = (uint32_t)name & WF_INDEX_MASK;
+	struct weft_rt *joiner_rt = slot == rt->slot ? rt : NULL;
+	uint64_t waiting = name >> 32 << 32 | WF_WINNER_NONE;
+	struct wf_proc *joiner;
+
+	if (slot == WF_FOREIGN) {
+		tell_foreign(rt, index);
+		return;
+	}
+	if (!joiner_rt && !(joiner_rt = wf_registry_acquire(slot)))
+		return;
+	joiner = wf_table_at(&joiner_rt->table, index);
+	if (joiner && wf_u64_cas(&joiner->claim, &waiting, name >> 32 << 32 | WF_WINNER_PEER))
+		wf_proc_wake(joiner_rt, worker, joiner, false);
+	if (joiner_rt != rt)
+		wf_registry_release(slot);
+}
+
+/* Takes the result if p has ended. `joiner`: the caller is the one the JOINER flag stands for. */
+static int take_result(struct wf_visit *visit, struct wf_proc *p, weft_pid pid, bool joiner,
+	int *result_out)
+{
+	uint64_t word = wf_u64_load_acquire(&p->word);
+	int result;
+
+	do {
+		if (wf_word_generation(word) != wf_pid_generation(pid)
+			|| wf_word_phase(word) == WF_FREE || (word & WF_WORD_DETACHED))
+			return -ESRCH;
+		if (!joiner && (word & WF_WORD_JOINER))
+			return -EBUSY;
+		if (wf_word_phase(word) != WF_DONE)
+			return -EAGAIN;
+		result = p->result;
+	} while (!wf_u64_cas(&p->word, &word, wf_word_freed(word)));
+	if (result_out)
+		*result_out = result;
+	wf_table_retire(visit->rt, visit->worker, p);
+	return 0;
+}
+
+/* J1, J2. 0: installed; 1: it has ended meanwhile; -EBUSY, -ESRCH. */
+static int install(struct wf_proc *p, weft_pid pid, uint64_t name)
+{
+	uint64_t nobody = 0;
+	uint64_t word = wf_u64_load_acquire(&p->word);
+
+	if (!wf_u64_cas(&p->joiner, &nobody, name))
+		return -EBUSY;
+	do {
+		int r = 0;
+
+		if (wf_word_generation(word) != wf_pid_generation(pid) || (word & WF_WORD_DETACHED))
+			r = -ESRCH;
+		else if (wf_word_phase(word) == WF_DONE)
+			r = 1;
+		if (r) {
+			wf_u64_store_release(&p->joiner, 0);
+			return r;
+		}
+	} while (!wf_u64_cas(&p->word, &word, word | WF_WORD_JOINER));
+	return 0;
+}
+
+/* J4. True: withdrawn; false: it has ended, the result is there. */
+static bool withdraw(struct wf_proc *p)
+{
+	uint64_t word = wf_u64_load_acquire(&p->word);
+
+	do {
+		if (wf_word_phase(word) == WF_DONE)
+			return false;
+	} while (!wf_u64_cas(&p->word, &word, word & ~WF_WORD_JOINER));
+	wf_u64_store_release(&p->joiner, 0);
+	return true;
+}
+
+/* After the wait: r is how it ended. */
+static int conclude(struct wf_visit *visit, weft_pid pid, int r, int *result_out)
+{
+	struct wf_proc *p = wf_visit_begin(visit, pid);
+
+	if (!p)
+		return -ESRCH; /* a reservation that was given up */
+	if (r == 0 || !withdraw(p))
+		r = take_result(visit, p, pid, true, result_out);
+	wf_visit_end(visit);
+	return r;
+}
+
+static int join_process(struct wf_visit *visit, struct wf_proc *p, weft_pid pid, int *result_out,
+	weft_time deadline)
+{
+	struct wf_wait wait;
+	uint64_t name;
+	int r;
+
+	wf_wait_begin(&wait);
+	name = name_make(wait.number, visit->worker->rt->slot, wf_pid_index(wait.pid));
+	r = install(p, pid, name);
+	if (r == 1)
+		r = take_result(visit, p, pid, false, result_out);
+	else if (r == 0)
+		r = 1;
+	wf_visit_end(visit);
+	if (r <= 0)
+		return r;
+	return conclude(visit, pid, wf_wait_park(&wait, deadline), result_out);
+}
+
+/* A free place for a foreign joiner; -ENOMEM. */
+static int foreign_place(struct weft_rt *rt)
+{
+	for (int i = 0; i < WF_FOREIGN_JOINERS_MAX; i++) {
+		uint32_t state = FOREIGN_FREE;
+
+		if (wf_u32_cas(&rt->joiners[i].state, &state, FOREIGN_WAITING))
+			return i;
+	}
+	return -ENOMEM;
+}
+
+/* Blocks the thread until told or the deadline; the use of the runtime keeps `state` in place. */
+static int foreign_wait(struct weft_rt *rt, int place, weft_time deadline)
+{
+	wf_atomic_u32 *state = &rt->joiners[place].state;
+
+	while (wf_u32_load_acquire(state) == FOREIGN_WAITING) {
+		if (deadline != WEFT_FOREVER && weft_now() >= deadline)
+			return -ETIME;
+		wf_futex_wait(state, FOREIGN_WAITING, deadline);
+	}
+	return 0;
+}
+
+/* The process has not ended: what told us was late, and meant for an earlier user of the place. */
+static bool told_too_early(struct weft_rt *rt, weft_pid pid)
+{
+	struct wf_proc *p;
+	bool early;
+
+	wf_rcu_enter_foreign();
+	p = wf_table_find(&rt->table, pid);
+	early = p && wf_word_phase(wf_u64_load_acquire(&p->word)) != WF_DONE;
+	wf_rcu_exit_foreign();
+	return early;
+}
+
+/* Waits until the process has ended: 0, or -ETIME. */
+static int foreign_wait_end(struct weft_rt *rt, int place, weft_pid pid, weft_time deadline)
+{
+	for (;;) {
+		uint32_t told = FOREIGN_TOLD;
+		int r = foreign_wait(rt, place, deadline);
+
+		if (r < 0)
+			return r;
+		/* First back to waiting, then a look: a tell that comes in between is not lost. */
+		(void)wf_u32_cas(&rt->joiners[place].state, &told, FOREIGN_WAITING);
+		if (!told_too_early(rt, pid))
+			return 0;
+	}
+}
+
+/* Keeps the visit's use of the runtime to the end: it keeps the place where it is. */
+static int join_foreign(struct wf_visit *visit, struct wf_proc *p, weft_pid pid, int *result_out,
+	weft_time deadline)
+{
+	struct weft_rt *rt = visit->rt;
+	int place = foreign_place(rt);
+	struct wf_visit again;
+	int r = place;
+
+	if (place >= 0)
+		r = install(p, pid, name_make(1, WF_FOREIGN, (uint32_t)place));
+	if (r == 1) {
+		r = take_result(visit, p, pid, false, result_out);
+	} else if (r == 0) {
+		wf_rcu_exit_foreign(); /* the visit's section; its use stays */
+		r = conclude(&again, pid, foreign_wait_end(rt, place, pid, deadline), result_out);
+		wf_rcu_enter_foreign();
+	}
+	if (place >= 0)
+		wf_u32_store_release(&rt->joiners[place].state, FOREIGN_FREE);
+	wf_visit_end(visit);
+	return r;
+}
+
+int weft_join(weft_pid pid, int *result_out, weft_time deadline)
+{
+	struct wf_visit visit;
+	struct wf_proc *p;
+	bool in_process;
+	int r = wf_wait_check();
+
+	if (r == -ECANCELED)
+		return r;
+	in_process = r == 0;
+	p = wf_visit_begin(&visit, pid);
+	if (!p)
+		return -ESRCH;
+	if (in_process && p == visit.worker->current)
+		r = -EDEADLK;
+	else
+		r = take_result(&visit, p, pid, false, result_out);
+	if (r == -EAGAIN && visit.worker && !in_process)
+		r = -EPERM; /* a post: its worker must not block */
+	if (r != -EAGAIN || deadline == WEFT_POLL) {
+		wf_visit_end(&visit);
+		return r;
+	}
+	if (in_process)
+		return join_process(&visit, p, pid, result_out, deadline);
+	return join_foreign(&visit, p, pid, result_out, deadline);
+}
+
+int weft_try_join(weft_pid pid, int *result_out)
+{
+	struct wf_visit visit;
+	struct wf_proc *p = wf_visit_begin(&visit, pid);
+	int r;
+
+	if (!p)
+		return -ESRCH;
+	r = take_result(&visit, p, pid, false, result_out);
+	wf_visit_end(&visit);
+	return r;
+}
+
+int weft_detach(weft_pid pid)
+{
+	struct wf_visit visit;
+	struct wf_proc *p = wf_visit_begin(&visit, pid);
+	uint64_t word;
+	int r = 0;
+
+	if (!p)
+		return -ESRCH;
+	word = wf_u64_load_acquire(&p->word);
+	do {
+		if (wf_word_generation(word) != wf_pid_generation(pid)
+			|| wf_word_phase(word) == WF_FREE || (word & WF_WORD_DETACHED))
+			r = -ESRCH;
+		else if (word & WF_WORD_JOINER)
+			r = -EBUSY;
+		else if (wf_word_phase(word) == WF_DONE)
+			r = take_result(&visit, p, pid, false, NULL);
+		else
+			continue;
+		break;
+	} while (!wf_u64_cas(&p->word, &word, word | WF_WORD_DETACHED));
+	wf_visit_end(&visit);
+	return r;
+}

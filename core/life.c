@@ -1,0 +1,247 @@
+/*
+ * life.c: what is alive, and the steps of a stop. runtime.h has the phases, core/README.md the
+ * steps.
+ *
+ * Ending. A worker that finds nothing alive moves the phase to ENDING by a CAS, then sums again.
+ * Foreign spawns and posts count themselves first and read the phase afterwards, all seq_cst:
+ * either they see ENDING and take themselves back, or the second sum sees them, and the phase goes
+ * back. Workers' own spawns come from processes, which are alive.
+ */
+#include <errno.h>
+
+#include "core/internal.h"
+#include "core/registry.h"
+#include "core/wake.h"
+
+/* Of rt->foreign: the low bits count calls in progress, the rest what was created. */
+#define FOREIGN_CALL_BITS 16
+#define FOREIGN_CREATED   ((uint64_t)1 << FOREIGN_CALL_BITS)
+#define FOREIGN_CALLS     (FOREIGN_CREATED - 1)
+
+/* --- what is alive --- */
+
+void wf_foreign_begin(struct weft_rt *rt)
+{
+	(void)wf_u64_fetch_add(&rt->foreign, FOREIGN_CREATED + 1);
+}
+
+void wf_foreign_refused(struct weft_rt *rt)
+{
+	(void)wf_u64_fetch_add(&rt->foreign_completed, 1);
+	wf_rt_wake_all(rt); /* that may have been the last thing alive, with everybody asleep */
+}
+
+void wf_foreign_end(struct weft_rt *rt)
+{
+	(void)wf_u64_fetch_add(&rt->foreign, (uint64_t)-1);
+}
+
+bool wf_foreign_busy(const struct weft_rt *rt)
+{
+	return wf_u64_load_seq_cst(&rt->foreign) & FOREIGN_CALLS;
+}
+
+static uint64_t sum_completed(const struct weft_rt *rt)
+{
+	uint64_t sum = wf_u64_load_seq_cst(&rt->foreign_completed);
+
+	for (unsigned i = 0; i < rt->worker_count; i++)
+		sum += wf_u64_load_acquire(&rt->workers[i].completed);
+	return sum;
+}
+
+static uint64_t sum_created(const struct weft_rt *rt)
+{
+	uint64_t sum = wf_u64_load_seq_cst(&rt->foreign) >> FOREIGN_CALL_BITS;
+
+	for (unsigned i = 0; i < rt->worker_count; i++)
+		sum += wf_u64_load_acquire(&rt->workers[i].created);
+	return sum;
+}
+
+/*
+ * A process is counted as created before it can be counted as completed (L1: acquire, with the
+ * release stores of `completed`). So completed, read first, equal to created means that nothing was
+ * alive at some moment between; twice the same means at all moments.
+ */
+static bool nothing_alive(const struct weft_rt *rt)
+{
+	uint64_t completed = sum_completed(rt);
+
+	if (sum_created(rt) != completed)
+		return false;
+	return sum_completed(rt) == completed && sum_created(rt) == completed;
+}
+
+/* --- ending --- */
+
+/* Steps 4 and 5: queues closed, everybody woken; workers leave their loops. */
+static void end(struct weft_rt *rt)
+{
+	wf_injector_close(&rt->injector);
+	for (unsigned i = 0; i < rt->worker_count; i++)
+		wf_injector_close(&rt->workers[i].inbox);
+	wf_rt_wake_all(rt);
+	wf_futex_wake_all(&rt->stop_phase);
+}
+
+bool wf_life_try_end(struct weft_rt *rt)
+{
+	uint32_t phase = wf_u32_load_seq_cst(&rt->stop_phase);
+
+	if (phase >= WF_ENDING)
+		return phase == WF_ENDED;
+	if (phase == WF_LIVE && !wf_u32_load_seq_cst(&rt->started))
+		return false;
+	if (!nothing_alive(rt))
+		return false;
+	/* E2: the RMW of "either they see ENDING, or we see them". */
+	if (!wf_u32_cas(&rt->stop_phase, &phase, WF_ENDING))
+		return false;
+	if (!nothing_alive(rt)) {
+		wf_u32_store_seq_cst(&rt->stop_phase, phase);
+		wf_rt_wake_all(rt);
+		return false;
+	}
+	wf_u32_store_seq_cst(&rt->stop_phase, WF_ENDED);
+	end(rt);
+	return true;
+}
+
+/* --- stopping --- */
+
+static void grace_shorten(struct weft_rt *rt, weft_time deadline)
+{
+	uint64_t old = wf_u64_load_relaxed(&rt->grace_deadline);
+
+	while ((weft_time)old > deadline)
+		if (wf_u64_cas(&rt->grace_deadline, &old, (uint64_t)deadline))
+			break;
+}
+
+void wf_life_begin_stop(struct weft_rt *rt, weft_time grace_ns)
+{
+	uint32_t live = WF_LIVE;
+
+	grace_shorten(rt, grace_ns > 0 ? weft_after(grace_ns) : 0);
+	for (;;) {
+		if (wf_u32_cas(&rt->stop_phase, &live, WF_DRAINING)) {
+			wf_io_hooks.drain(rt->io);
+			break;
+		}
+		if (live != WF_ENDING)
+			break;
+		wf_pause(); /* about to end, or to be LIVE again */
+		live = WF_LIVE;
+	}
+	wf_rt_wake_all(rt);
+}
+
+weft_time wf_life_deadline(const struct weft_rt *rt)
+{
+	if (wf_u32_load_relaxed(&rt->stop_phase) != WF_DRAINING)
+		return WEFT_FOREVER;
+	return (weft_time)wf_u64_load_relaxed(&rt->grace_deadline);
+}
+
+/* Step 0 → 1. */
+static void close_table(struct wf_worker *worker)
+{
+	uint32_t draining = WF_DRAINING;
+
+	if (worker->now < wf_life_deadline(worker->rt))
+		return;
+	if (wf_u32_cas(&worker->rt->stop_phase, &draining, WF_CLOSED))
+		wf_rt_wake_all(worker->rt);
+}
+
+/* Step 1: this worker refuses spawns from here on, and says so. */
+static void acknowledge(struct wf_worker *worker)
+{
+	struct weft_rt *rt = worker->rt;
+
+	worker->closed = true;
+	/* A1: release (RMW), with A2 in sweep(): what this worker has published is in the table. */
+	if (wf_u32_fetch_add(&rt->close_acks, 1) + 1 == rt->worker_count)
+		wf_rt_wake_all(rt);
+}
+
+static void cancel_one(void *ctx, struct wf_proc *p)
+{
+	struct wf_worker *worker = ctx;
+	/* seq_cst: with a foreign spawn's publication and its look at the phase. */
+	uint64_t word = wf_u64_load_seq_cst(&p->word);
+
+	if (wf_word_phase(word) != WF_FREE)
+		(void)wf_proc_cancel(worker->rt, worker, p, wf_word_generation(word));
+}
+
+/* Step 2: cancels this worker's share of the table, once all have acknowledged. */
+static void sweep(struct wf_worker *worker)
+{
+	struct weft_rt *rt = worker->rt;
+
+	/* A2: acquire, with A1. */
+	if (wf_u32_load_acquire(&rt->close_acks) < rt->worker_count)
+		return;
+	worker->swept = true;
+	wf_table_each(&rt->table, worker->number, rt->worker_count, cancel_one, worker);
+}
+
+/* Once a turn. */
+void wf_life_check(struct wf_worker *worker)
+{
+	struct weft_rt *rt = worker->rt;
+	uint32_t phase = wf_u32_load_relaxed(&rt->stop_phase);
+
+	worker->seen_stop = phase;
+	if (WF_LIKELY(phase == WF_LIVE))
+		return;
+	if (phase == WF_DRAINING)
+		close_table(worker);
+	if (phase == WF_CLOSED && !worker->closed)
+		acknowledge(worker);
+	if (worker->closed && !worker->swept)
+		sweep(worker);
+	(void)wf_life_try_end(rt);
+}
+
+/* --- who is left --- */
+
+struct survivors {
+	struct weft_rt *rt;
+	unsigned count;
+};
+
+static void log_survivor(void *ctx, struct wf_proc *p)
+{
+	struct survivors *survivors = ctx;
+	uint64_t word = wf_u64_load_acquire(&p->word);
+	enum wf_phase phase = wf_word_phase(word);
+	char text[WEFT_PID_TEXT_MAX];
+	const char *name;
+
+	if (phase == WF_FREE || phase == WF_DONE)
+		return;
+	if (survivors->count++ >= WF_SURVIVORS_LOGGED_MAX)
+		return;
+	name = p->ext ? p->ext->name : "";
+	weft_pid_format(
+		wf_pid_make(wf_word_generation(word), survivors->rt->slot, p->index), text);
+	wf_log(survivors->rt, WEFT_LOG_WARN, "still alive: process %s \"%s\" (%s) on worker %u",
+		text, name, wf_phase_name(phase), wf_word_owner(word));
+}
+
+void wf_life_log_survivors(struct weft_rt *rt)
+{
+	struct survivors survivors = { rt, 0 };
+	bool foreign = !wf_worker_self();
+
+	if (foreign)
+		wf_rcu_enter_foreign();
+	wf_table_each(&rt->table, 0, 1, log_survivor, &survivors);
+	if (foreign)
+		wf_rcu_exit_foreign();
+	if (survivors.count > WF_SURVIVORS_LOGGED_MAX)
+		wf_log(rt, WEFT_LOG_WARN, "still alive: %u processes in all", survivors.count);
+}

@@ -1,0 +1,35 @@
+/* memory.c: memory through the runtime's allocator; the default is the C library's. */
+#include <stdlib.h>
+
+#include "core/memory.h"
+#include "core/runtime.h"
+
+static void *default_allocate(void *ctx, size_t alignment, size_t size)
+{
+	void *memory;
+
+	(void)ctx;
+	if (alignment < sizeof(void *))
+		alignment = sizeof(void *);
+	return posix_memalign(&memory, alignment, size) == 0 ? memory : NULL;
+}
+
+static void default_release(void *ctx, void *memory, size_t size)
+{
+	(void)ctx;
+	(void)size;
+	free(memory);
+}
+
+const struct weft_allocator wf_default_allocator = { default_allocate, default_release, NULL };
+
+void *wf_alloc(struct weft_rt *rt, size_t alignment, size_t size)
+{
+	return rt->allocator.allocate(rt->allocator.ctx, alignment, size);
+}
+
+void wf_free(struct weft_rt *rt, void *memory, size_t size)
+{
+	if (memory)
+		rt->allocator.release(rt->allocator.ctx, memory, size);
+}

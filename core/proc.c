@@ -1,0 +1,50 @@
+/* proc.c: names and moves of the states, and ids as text. */
+#include "core/proc.h"
+
+#include <stdio.h>
+
+static const char *const phase_names[WF_PHASE_COUNT] = {
+	[WF_FREE] = "free",
+	[WF_RESERVED] = "reserved",
+	[WF_SUSPENDED] = "suspended",
+	[WF_NEW] = "new",
+	[WF_QUEUED] = "queued",
+	[WF_RUNNING] = "running",
+	[WF_NOTIFIED] = "notified",
+	[WF_WAITING] = "waiting",
+	[WF_OWNED] = "owned",
+	[WF_DONE] = "done",
+};
+
+#define TO(phase) (1u << (phase))
+
+static const unsigned phase_moves[WF_PHASE_COUNT] = {
+	[WF_FREE] = TO(WF_RESERVED) | TO(WF_SUSPENDED) | TO(WF_NEW),
+	[WF_RESERVED] = TO(WF_NEW) | TO(WF_SUSPENDED) | TO(WF_FREE),
+	[WF_SUSPENDED] = TO(WF_NEW),
+	[WF_NEW] = TO(WF_OWNED) | TO(WF_RUNNING)
+		| TO(WF_FREE), /* a foreign spawn taken back */
+	[WF_QUEUED] = TO(WF_RUNNING),
+	[WF_RUNNING] = TO(WF_NOTIFIED) | TO(WF_WAITING) | TO(WF_QUEUED) | TO(WF_DONE) | TO(WF_FREE),
+	[WF_NOTIFIED] = TO(WF_QUEUED) | TO(WF_DONE) | TO(WF_FREE) | TO(WF_RUNNING),
+	[WF_WAITING] = TO(WF_QUEUED),
+	[WF_OWNED] = TO(WF_DONE) | TO(WF_FREE),
+	[WF_DONE] = TO(WF_FREE),
+};
+
+const char *wf_phase_name(enum wf_phase phase)
+{
+	return phase < WF_PHASE_COUNT ? phase_names[phase] : "?";
+}
+
+bool wf_phase_move_ok(enum wf_phase from, enum wf_phase to)
+{
+	return from < WF_PHASE_COUNT && (phase_moves[from] & TO(to));
+}
+
+char *weft_pid_format(weft_pid pid, char text[WEFT_PID_TEXT_MAX])
+{
+	snprintf(text, WEFT_PID_TEXT_MAX, "<%u.%u.%u>", wf_pid_runtime(pid), wf_pid_index(pid),
+		wf_pid_generation(pid));
+	return text;
+}

@@ -1,0 +1,196 @@
+/*
+ * proc.h: the header of a process: 128 bytes, which are its slot in the table, and its states.
+ *
+ * A header is type-stable: it lives in a table segment that is never moved or freed before the
+ * runtime is destroyed, and it is used for a new process only after an RCU grace period. So whoever
+ * looked an id up inside a read section may act on the header until the section ends.
+ *
+ * The state word (`word`): generation 32 | spare 10 | owner 6 | flags 12 | phase 4. Only
+ * read-modify-writes change it while others may (everything from RESERVED to DONE).
+ *
+ *   FREE       no process. The word holds the generation the next one will have
+ *   RESERVED   has an id; commit makes it NEW or SUSPENDED, abort FREE
+ *   SUSPENDED  waits for the weft_wake() that starts it
+ *   NEW        queued for its first run, on no worker in particular (but PLACED ones)
+ *   OWNED      sticky, has run: it belongs to worker `owner` for life, and its run state is the
+ *              owner's plain field live.run (QUEUED, RUNNING, NOTIFIED, WAITING)
+ *   QUEUED, RUNNING, NOTIFIED, WAITING   the same states of a movable process, kept in the word
+ *   DONE       has ended, not yet joined
+ *
+ *        reserve        commit              first run          returns        join, detach
+ *   FREE ──────► RESERVED ──► NEW ───────────► OWNED ────────────► DONE ───────────► FREE
+ *                   │          │ first run                          ▲              generation + 1
+ *                   ▼ commit   ▼                    returns         │
+ *              SUSPENDED     RUNNING ◄──► QUEUED ◄── WAITING   ─────┘
+ *                                │ wake      ▲          ▲
+ *                                ▼           │ suspends │ suspends
+ *                             NOTIFIED ──────┘   RUNNING┘
+ *
+ * Flags of the word: CANCELLED, DETACHED, TOKEN (a weft_wake() not yet consumed: of processes that
+ * have not run, and of movable ones), JOINER (somebody waits in weft_join), MOVABLE, ANCHORED (a
+ * movable process waits with its timer on the owner's wheel: wakes go through the owner's inbox),
+ * PLACED (before its first run: belongs to worker `owner`), COMMITTING (a reservation that one
+ * caller of commit is filling in).
+ *
+ * The remote word (`remote`) of a sticky process, and of an anchored one, is written by those who
+ * wake it from elsewhere, and tells where `inbox` is: core/README.md, "remote wake".
+ */
+#ifndef WF_CORE_PROC_H
+#define WF_CORE_PROC_H
+
+#include <weft.h>
+
+#include "sync/atomic.h"
+#include "sync/injector.h"
+#include "timer/wheel.h"
+
+struct wf_fiber;
+
+enum wf_phase {
+	WF_FREE,
+	WF_RESERVED,
+	WF_SUSPENDED,
+	WF_NEW,
+	WF_QUEUED,
+	WF_RUNNING,
+	WF_NOTIFIED,
+	WF_WAITING,
+	WF_OWNED,
+	WF_DONE,
+	WF_PHASE_COUNT,
+};
+
+#define WF_WORD_PHASE     ((uint64_t)0xf)
+#define WF_WORD_CANCELLED ((uint64_t)1 << 4)
+#define WF_WORD_DETACHED  ((uint64_t)1 << 5)
+#define WF_WORD_TOKEN     ((uint64_t)1 << 6)
+#define WF_WORD_JOINER    ((uint64_t)1 << 7)
+#define WF_WORD_MOVABLE   ((uint64_t)1 << 8)
+#define WF_WORD_ANCHORED  ((uint64_t)1 << 9)
+#define WF_WORD_PLACED    ((uint64_t)1 << 10)
+#define WF_WORD_COMMITTING ((uint64_t)1 << 11)
+#define WF_WORD_OWNER_SHIFT 16
+#define WF_WORD_OWNER     ((uint64_t)0x3f << WF_WORD_OWNER_SHIFT)
+#define WF_WORD_GENERATION_SHIFT 32
+
+/* The remote word. */
+enum {
+	WF_REMOTE_NONE = 0,    /* `inbox` is in no inbox */
+	WF_REMOTE_PENDING = 1, /* in the owner's inbox, and a wake is due */
+	WF_REMOTE_LINKED = 2,  /* in the owner's inbox, its wake was served by a run meanwhile */
+	WF_REMOTE_PLACE = 3,   /* mask of the three */
+	WF_REMOTE_TOKEN = 4,   /* a weft_wake() not yet consumed by weft_park() */
+};
+
+/* Who won a wait; low byte of the claim word, whose upper half is the number of the wait. */
+enum wf_winner {
+	WF_WINNER_NONE,
+	WF_WINNER_PEER,
+	WF_WINNER_DEADLINE,
+	WF_WINNER_CANCEL,
+};
+
+/* Rarely used parts, made when asked for. Freed with the header. */
+struct wf_ext {
+	char name[32];
+	void (*arg_dtor)(void *arg);
+	void *arg;
+	size_t stack_bytes; /* 0: default */
+	struct wf_stack *stack; /* WEFT_STACK_NOW: taken by spawn */
+	void *account;      /* room for account hooks */
+	uint64_t trace;     /* room for an inherited trace word */
+};
+
+struct wf_proc {
+	/* Line 0: read and written by whoever wakes, joins, cancels. */
+	wf_atomic_u64 word;
+	wf_atomic_u32 remote;
+	uint32_t index;       /* constant: the slot's place in the table */
+	struct wf_node inbox; /* link in the owner's inbox; guarded by `remote` */
+	wf_atomic_u64 claim;  /* {wait number 32 | winner}; the number goes on over reuse */
+	wf_atomic_u64 joiner; /* {wait number 32 | runtime 6 | index 26} of who joins; 0: nobody */
+
+	/* Line 1: the runner's, and the owner's while it waits. */
+	union {
+		struct wf_node run;    /* link in a list, the injector, a chain of free headers */
+		struct wf_timer timer; /* while live.armed */
+	};
+	union {
+		struct {
+			weft_fn fn;
+			void *arg;
+		} fresh; /* before the first run */
+		struct {
+			struct wf_fiber *fiber;
+			uint8_t run;       /* enum wf_phase of a sticky process; read by dump */
+			bool armed;        /* `timer` is on the wheel of the worker it parked on */
+			bool timed_out;    /* the timer fired */
+			bool token;        /* a weft_wake() by the owner, not yet consumed */
+		} live;
+		int result; /* once it has ended */
+	};
+	struct wf_ext *ext;
+} WF_ALIGNED(WF_FALSE_SHARING);
+
+static_assert(sizeof(struct wf_proc) == 128, "a process header is two lines");
+static_assert(offsetof(struct wf_proc, run) == 64, "the runner's line starts at 64");
+
+WF_INLINE enum wf_phase wf_word_phase(uint64_t word)
+{
+	return (enum wf_phase)(word & WF_WORD_PHASE);
+}
+
+WF_INLINE unsigned wf_word_owner(uint64_t word)
+{
+	return (unsigned)((word & WF_WORD_OWNER) >> WF_WORD_OWNER_SHIFT);
+}
+
+WF_INLINE uint32_t wf_word_generation(uint64_t word)
+{
+	return (uint32_t)(word >> WF_WORD_GENERATION_SHIFT);
+}
+
+WF_INLINE uint64_t wf_word_with_phase(uint64_t word, enum wf_phase phase)
+{
+	return (word & ~WF_WORD_PHASE) | (uint64_t)phase;
+}
+
+/* What a finished or aborted process leaves behind: the next generation, free. */
+WF_INLINE uint64_t wf_word_freed(uint64_t word)
+{
+	return ((uint64_t)wf_word_generation(word) + 1) << WF_WORD_GENERATION_SHIFT;
+}
+
+/* Ids: generation 32 | runtime 6 | index 26. */
+#define WF_INDEX_BITS   26
+#define WF_INDEX_MASK   (((uint32_t)1 << WF_INDEX_BITS) - 1)
+#define WF_RUNTIMES_MAX 64
+
+WF_INLINE weft_pid wf_pid_make(uint32_t generation, unsigned runtime, uint32_t index)
+{
+	weft_pid pid = { (uint64_t)generation << 32 | (uint64_t)runtime << WF_INDEX_BITS | index };
+
+	return pid;
+}
+
+WF_INLINE uint32_t wf_pid_generation(weft_pid pid)
+{
+	return (uint32_t)(pid.raw >> 32);
+}
+
+WF_INLINE unsigned wf_pid_runtime(weft_pid pid)
+{
+	return (unsigned)(pid.raw >> WF_INDEX_BITS) & (WF_RUNTIMES_MAX - 1);
+}
+
+WF_INLINE uint32_t wf_pid_index(weft_pid pid)
+{
+	return (uint32_t)pid.raw & WF_INDEX_MASK;
+}
+
+const char *wf_phase_name(enum wf_phase phase);
+
+/* True if the table of moves allows it; asserted where states change. */
+bool wf_phase_move_ok(enum wf_phase from, enum wf_phase to);
+
+#endif

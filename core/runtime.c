@@ -1,0 +1,496 @@
+/* runtime.c: create, start, run, stop, destroy. runtime.h and core/README.md tell the life. */
+#include "core/runtime.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "core/describe.h"
+#include "core/guard.h"
+#include "core/internal.h"
+#include "core/log.h"
+#include "core/memory.h"
+#include "core/registry.h"
+#include "timer/clock.h"
+
+#define RT_FLAGS        (WEFT_RT_GUARD_REPORT | WEFT_RT_RAISE_FD_LIMIT | WEFT_RT_GUARD_MPROTECT)
+#define STACK_BYTES_MIN ((size_t)16384)
+#define STACK_BYTES_MAX ((size_t)1 << 30)
+
+/* --- options --- */
+
+static int refuse(struct weft_rt *rt, const char *step, int error, const char *format, ...)
+	WF_PRINTF(4, 5);
+
+static int refuse(struct weft_rt *rt, const char *step, int error, const char *format, ...)
+{
+	char text[128];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	wf_rt_error(rt, -1, step, error, "%s", text);
+	return error;
+}
+
+static const struct wf_driver *find_driver(const char *name)
+{
+	for (int i = 0; wf_drivers[i]; i++)
+		if (strcmp(wf_drivers[i]->name, name) == 0)
+			return wf_drivers[i];
+	return NULL;
+}
+
+static bool contains(const struct wf_cpus *cpus, int cpu)
+{
+	for (unsigned i = 0; i < cpus->count; i++)
+		if (cpus->cpu[i] == cpu)
+			return true;
+	return false;
+}
+
+/* The CPUs workers go to, in order. */
+static int choose_cpus(struct weft_rt *rt, const struct weft_rt_opts *opts, struct wf_cpus *cpus)
+{
+	struct wf_cpus allowed;
+	int r = wf_cpus_allowed(&allowed);
+
+	if (r < 0)
+		return refuse(rt, "cpus", r, "the allowed CPUs cannot be read");
+	if (!opts->cpus) {
+		*cpus = allowed;
+		return 0;
+	}
+	rt->cpus_explicit = true;
+	if (wf_cpus_parse(opts->cpus, cpus) < 0)
+		return refuse(rt, "cpus", -EINVAL, "malformed CPU list \"%s\"", opts->cpus);
+	for (unsigned i = 0; i < cpus->count; i++)
+		if (!contains(&allowed, cpus->cpu[i]))
+			return refuse(rt, "cpus", -ENODEV,
+				"CPU %d of the list \"%s\" is not available", cpus->cpu[i],
+				opts->cpus);
+	return 0;
+}
+
+static int choose_workers(
+	struct weft_rt *rt, const struct weft_rt_opts *opts, const struct wf_cpus *cpus)
+{
+	int quota = wf_cpus_quota();
+	unsigned count = opts->workers;
+
+	if (count > WF_WORKERS_MAX)
+		return refuse(rt, "workers", -EINVAL,
+			"%u workers are more than the %d this build allows", count, WF_WORKERS_MAX);
+	if (count == 0) {
+		count = cpus->count;
+		if (quota >= 0 && (unsigned)quota < count)
+			count = quota ? (unsigned)quota : 1;
+		if (count > WF_WORKERS_MAX)
+			count = WF_WORKERS_MAX;
+	}
+	if (rt->cpus_explicit && count > cpus->count)
+		return refuse(rt, "cpus", -ENODEV, "%u workers, but the list \"%s\" has %u CPUs",
+			count, opts->cpus, cpus->count);
+	rt->worker_count = count;
+	rt->may_spin = count <= cpus->count && (quota < 0 || count <= (unsigned)quota);
+	return 0;
+}
+
+static void raise_fd_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+static int read_opts(struct weft_rt *rt, const struct weft_rt_opts *opts)
+{
+	const char *driver = opts->driver ? opts->driver : WF_DRIVER_DEFAULT;
+
+	if (opts->flags & ~RT_FLAGS)
+		return refuse(
+			rt, "options", -EINVAL, "unknown flags 0x%x", opts->flags & ~RT_FLAGS);
+	if ((unsigned)opts->idle > WEFT_IDLE_SPIN || (unsigned)opts->pin > WEFT_PIN_OFF)
+		return refuse(rt, "options", -EINVAL, "unknown value of idle or pin");
+	if (opts->stack_size
+		&& (opts->stack_size < STACK_BYTES_MIN || opts->stack_size > STACK_BYTES_MAX))
+		return refuse(rt, "options", -EINVAL, "a stack of %zu bytes is outside %zu to %zu",
+			opts->stack_size, STACK_BYTES_MIN, STACK_BYTES_MAX);
+	if (opts->flags & WEFT_RT_RAISE_FD_LIMIT)
+		raise_fd_limit();
+	if (opts->processes_max > WF_INDEX_MASK)
+		return refuse(
+			rt, "options", -EINVAL, "processes_max is more than %u", WF_INDEX_MASK);
+	rt->driver = find_driver(driver);
+	if (!rt->driver)
+		return refuse(rt, "driver", -ENODEV, "unknown driver \"%s\"", driver);
+	rt->flags = opts->flags;
+	rt->idle_mode = opts->idle == WEFT_IDLE_DEFAULT ? WEFT_IDLE_ADAPTIVE : opts->idle;
+	rt->stack_bytes = opts->stack_size ? opts->stack_size : WF_STACK_SIZE;
+	rt->processes_max = opts->processes_max ? opts->processes_max : WF_INDEX_MASK;
+	snprintf(rt->name, sizeof rt->name, "%.15s", opts->name ? opts->name : "weft");
+	return 0;
+}
+
+/* --- making and unmaking, in this order and its reverse --- */
+
+static void depot_log(void *ctx, int level, const char *text)
+{
+	wf_log(ctx, (enum weft_log_level)level, "%s", text);
+}
+
+static int make_depot(struct weft_rt *rt)
+{
+	struct wf_stack_depot_opts opts = {
+		.guard_mprotect = rt->flags & WEFT_RT_GUARD_MPROTECT,
+		.log = depot_log,
+		.log_ctx = rt,
+	};
+
+	return wf_stack_depot_create(&opts, &rt->depot);
+}
+
+static int make_workers(
+	struct weft_rt *rt, const struct weft_rt_opts *opts, const struct wf_cpus *cpus)
+{
+	size_t bytes = rt->worker_count * sizeof *rt->workers;
+	bool pinned = rt->cpus_explicit || opts->pin == WEFT_PIN_ON;
+	weft_time now = wf_clock_now_ns();
+
+	rt->workers = wf_alloc(rt, WF_FALSE_SHARING, bytes);
+	if (!rt->workers)
+		return -ENOMEM;
+	memset(rt->workers, 0, bytes);
+	for (unsigned i = 0; i < rt->worker_count; i++) {
+		struct wf_worker *worker = &rt->workers[i];
+
+		worker->rt = rt;
+		worker->number = i;
+		worker->cpu = pinned && i < cpus->count ? cpus->cpu[i] : -1;
+		worker->driver = rt->driver;
+		worker->random = 0x9e3779b97f4a7c15ULL * (i + 1);
+		worker->now = now;
+		worker->idle.gap_ns = INT32_MAX;
+		worker->idle.credited_at_ns = now;
+		wf_deque_init(&worker->ring);
+		wf_injector_init(&worker->inbox);
+		wf_wheel_init(&worker->wheel, now);
+		wf_stack_pool_init(&worker->stacks);
+	}
+	return 0;
+}
+
+static void unmake_workers(struct weft_rt *rt)
+{
+	for (unsigned i = 0; i < rt->worker_count; i++) {
+		wf_table_worker_close(&rt->workers[i]);
+		wf_stack_pool_close(&rt->workers[i].stacks, rt->depot);
+	}
+	wf_free(rt, rt->workers, rt->worker_count * sizeof *rt->workers);
+}
+
+/* Everything but threads. On failure nothing is left, and the error is recorded. */
+static int make_parts(
+	struct weft_rt *rt, const struct weft_rt_opts *opts, const struct wf_cpus *cpus)
+{
+	uint32_t generation;
+	int r = wf_registry_add(rt, &generation);
+
+	if (r < 0)
+		return refuse(rt, "runtime", r, "%d runtimes exist already", WF_RUNTIMES_MAX - 1);
+	r = wf_table_open(rt, generation);
+	if (r < 0)
+		goto no_table;
+	r = make_depot(rt);
+	if (r < 0)
+		goto no_depot;
+	r = make_workers(rt, opts, cpus);
+	if (r < 0)
+		goto no_workers;
+	r = wf_rcu_domain_create(&rt->rcu, rt->name);
+	if (r < 0)
+		goto no_rcu;
+	r = wf_io_hooks.rt_open(rt, &rt->io);
+	if (r < 0)
+		goto no_io;
+	if (rt->flags & WEFT_RT_GUARD_REPORT) {
+		r = wf_guard_install(wf_describe_current);
+		if (r < 0)
+			goto no_guard;
+	}
+	return 0;
+
+no_guard:
+	wf_io_hooks.rt_close(rt->io);
+no_io:
+	wf_rcu_domain_destroy(rt->rcu);
+no_rcu:
+	unmake_workers(rt);
+no_workers:
+	wf_stack_depot_destroy(rt->depot);
+no_depot:
+	wf_table_close(rt, &generation);
+no_table:
+	wf_registry_remove(rt, generation);
+	return refuse(rt, "runtime", r, "its parts cannot be made");
+}
+
+static void unmake_parts(struct weft_rt *rt)
+{
+	uint32_t generation;
+
+	if (rt->flags & WEFT_RT_GUARD_REPORT)
+		wf_guard_uninstall();
+	wf_rcu_domain_destroy(rt->rcu); /* runs what waits for a grace period */
+	wf_boot_close_drivers(rt);
+	wf_io_hooks.rt_close(rt->io);
+	unmake_workers(rt);
+	wf_stack_depot_destroy(rt->depot);
+	wf_table_close(rt, &generation);
+	wf_registry_remove(rt, generation);
+}
+
+static void free_rt(struct weft_rt *rt)
+{
+	struct weft_allocator allocator = rt->allocator;
+
+	allocator.release(allocator.ctx, rt, sizeof *rt);
+}
+
+static int make(struct weft_rt *rt, const struct weft_rt_opts *opts)
+{
+	struct wf_cpus cpus;
+	int r = read_opts(rt, opts);
+
+	if (r < 0)
+		return r;
+	r = wf_context_check();
+	if (r < 0)
+		return refuse(rt, "runtime", r, "fibers cannot run on hardware shadow stacks");
+	r = choose_cpus(rt, opts, &cpus);
+	if (r < 0)
+		return r;
+	r = choose_workers(rt, opts, &cpus);
+	if (r < 0)
+		return r;
+	rt->calibrate = rt->idle_mode == WEFT_IDLE_ADAPTIVE && rt->may_spin;
+	r = make_parts(rt, opts, &cpus);
+	if (r < 0)
+		return r;
+	wf_idle_init(&rt->idle, rt->worker_count);
+	wf_injector_init(&rt->injector);
+	wf_registry_publish(rt);
+	r = wf_boot_start(rt);
+	if (r < 0) {
+		wf_registry_withdraw(rt);
+		unmake_parts(rt);
+	}
+	return r;
+}
+
+static struct weft_rt *allocate_rt(const struct weft_rt_opts *opts)
+{
+	struct weft_allocator allocator = opts->allocator ? *opts->allocator : wf_default_allocator;
+	struct weft_rt *rt = allocator.allocate(allocator.ctx, WF_FALSE_SHARING, sizeof *rt);
+
+	if (!rt)
+		return NULL;
+	memset(rt, 0, sizeof *rt);
+	rt->allocator = allocator;
+	rt->ended_fd = -1;
+	wf_u64_store_relaxed(&rt->grace_deadline, (uint64_t)WEFT_FOREVER);
+	wf_log_setup(rt, opts->log, opts->log_ctx);
+	return rt;
+}
+
+int weft_rt_create(const struct weft_rt_opts *opts, weft_rt **rt_out)
+{
+	static const struct weft_rt_opts defaults = { .size = sizeof defaults };
+	struct weft_rt_opts own;
+	struct weft_rt *rt;
+	int r;
+
+	r = opts ? wf_opts_read(opts, opts->size, &own, sizeof own)
+		 : wf_opts_read(&defaults, sizeof defaults, &own, sizeof own);
+	if (r < 0)
+		return r;
+	if (wf_worker_self())
+		return wf_complain(&own, -EDEADLK, "weft_rt_create() inside a runtime");
+	rt = allocate_rt(&own);
+	if (!rt)
+		return wf_complain(&own, -ENOMEM, "no memory for a runtime");
+	r = make(rt, &own);
+	if (r < 0) {
+		if (own.error)
+			*own.error = rt->errors[0];
+		free_rt(rt);
+		return r;
+	}
+	*rt_out = rt;
+	return 0;
+}
+
+/* --- running --- */
+
+static bool has_ended(struct weft_rt *rt)
+{
+	return wf_u32_load_acquire(&rt->workers_ended) == rt->worker_count;
+}
+
+/* -> true: ended; false: the deadline passed. */
+static bool await_end(struct weft_rt *rt, weft_time deadline)
+{
+	while (!has_ended(rt)) {
+		uint32_t seen = wf_u32_load_acquire(&rt->workers_ended);
+
+		if (deadline != WEFT_FOREVER && weft_now() >= deadline)
+			return false;
+		if (seen < rt->worker_count)
+			wf_futex_wait(&rt->workers_ended, seen, deadline);
+	}
+	return true;
+}
+
+int weft_rt_start(weft_rt *rt)
+{
+	wf_u32_store_seq_cst(&rt->started, 1);
+	wf_rt_wake_all(rt); /* the last to park looks whether that was the end */
+	return 0;
+}
+
+int weft_rt_run(weft_rt *rt)
+{
+	struct weft_error error;
+
+	if (wf_worker_self())
+		return -EDEADLK;
+	(void)weft_rt_start(rt);
+	(void)await_end(rt, WEFT_FOREVER);
+	return weft_rt_error(rt, 0, &error) == 0 ? error.error : 0;
+}
+
+int weft_rt_stop(weft_rt *rt, weft_time grace_ns, weft_time deadline)
+{
+	struct wf_worker *self = wf_worker_self();
+	bool ended;
+
+	wf_life_begin_stop(rt, grace_ns);
+	if (self && self->rt == rt)
+		return 0;
+	/* A worker of another runtime must not hold up grace periods meanwhile. */
+	if (self)
+		wf_rcu_offline();
+	ended = await_end(rt, deadline);
+	if (self)
+		wf_rcu_online();
+	if (ended)
+		return 0;
+	wf_life_log_survivors(rt);
+	return -ETIMEDOUT;
+}
+
+int weft_rt_destroy(weft_rt *rt, weft_time deadline)
+{
+	wf_atomic_u32 never = { 0 };
+
+	if (!rt)
+		return 0;
+	if (wf_worker_self())
+		return -EDEADLK;
+	if (!has_ended(rt)) {
+		wf_life_begin_stop(rt, 0);
+		if (!await_end(rt, deadline)) {
+			wf_life_log_survivors(rt);
+			return -EBUSY;
+		}
+	}
+	wf_boot_join(rt);
+	wf_registry_withdraw(rt);
+	while (wf_foreign_busy(rt))
+		wf_futex_wait(&never, 0, weft_after(WEFT_US(100)));
+	unmake_parts(rt);
+	free_rt(rt);
+	return 0;
+}
+
+/* --- small questions --- */
+
+weft_rt *weft_rt_current(void)
+{
+	struct wf_worker *self = wf_worker_self();
+
+	return self ? self->rt : NULL;
+}
+
+uint64_t weft_rt_id(const weft_rt *rt)
+{
+	return rt->serial;
+}
+
+unsigned weft_rt_workers(const weft_rt *rt)
+{
+	return rt->worker_count;
+}
+
+int weft_worker_index(void)
+{
+	struct wf_worker *self = wf_worker_self();
+
+	return self ? (int)self->number : -1;
+}
+
+struct weft_rt *wf_worker_rt(const struct wf_worker *worker)
+{
+	return worker->rt;
+}
+
+unsigned wf_worker_number(const struct wf_worker *worker)
+{
+	return worker->number;
+}
+
+void *wf_worker_driver_state(const struct wf_worker *worker)
+{
+	return worker->driver_state;
+}
+
+const struct wf_driver *wf_worker_driver(const struct wf_worker *worker)
+{
+	return worker->driver;
+}
+
+struct wf_worker *wf_rt_worker(const struct weft_rt *rt, unsigned number)
+{
+	return number < rt->worker_count ? &rt->workers[number] : NULL;
+}
+
+int wf_worker_cpu(const struct wf_worker *worker)
+{
+	return worker->cpu;
+}
+
+void *wf_rt_io(const struct weft_rt *rt)
+{
+	return rt->io;
+}
+
+bool wf_rt_is_draining(const struct weft_rt *rt)
+{
+	return wf_u32_load_acquire(&rt->stop_phase) >= WF_DRAINING;
+}
+
+void wf_worker_sleep_begin(void)
+{
+	wf_rcu_offline();
+}
+
+void wf_worker_sleep_end(void)
+{
+	wf_rcu_online();
+}

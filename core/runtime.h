@@ -1,0 +1,135 @@
+/*
+ * runtime.h: one runtime: workers, table, injector, and the state of its life.
+ *
+ * Life (stop_phase; grows, but for ENDING; each step is taken by one CAS):
+ *
+ *   LIVE      workers run
+ *   DRAINING  step 0 of a stop: servers accept no more, spawns are allowed, until grace_deadline
+ *   CLOSED    step 1: the table refuses new processes and posts. Each worker acknowledges, so that
+ *             its own later spawns refuse without a fence; once all have, it sweeps its share
+ *             of the table and cancels what it finds (step 2)
+ *   ENDING    a worker has seen that nothing is alive and looks again, foreign spawns being refused
+ *             now: ENDED, or back if one was quicker
+ *   ENDED     steps 4, 5: nothing is alive; injector and inboxes are closed, workers leave
+ *
+ * A started runtime on which nothing is alive goes from LIVE to ENDING directly.
+ *
+ * What counts as alive: processes from reserve to end, posts from the call to the return of fn.
+ * Each worker counts what it created and what it completed; foreign threads share one pair. The
+ * sums are taken only by a worker that parks last or while a stop is pending: completed first, then
+ * created, twice equal (core/life.c).
+ */
+#ifndef WF_CORE_RUNTIME_H
+#define WF_CORE_RUNTIME_H
+
+#include <pthread.h>
+
+#include "core/sched.h"
+#include "core/worker.h"
+#include "sync/idle.h"
+#include "sync/spinlock.h"
+
+enum wf_stop_phase {
+	WF_LIVE,
+	WF_DRAINING,
+	WF_CLOSED,
+	WF_ENDING,
+	WF_ENDED,
+};
+
+enum {
+	WF_ERRORS_MAX = 64,         /* kept; further ones are only logged */
+	WF_FOREIGN_JOINERS_MAX = 64,
+	WF_SURVIVORS_LOGGED_MAX = 32,
+};
+
+/*
+ * A foreign thread that waits in weft_join(). Named by its index with runtime WF_FOREIGN in joiner.
+ */
+struct wf_foreign_joiner {
+	wf_atomic_u32 state; /* 0 free, 1 waiting, 2 told; futex */
+};
+
+struct weft_rt {
+	/* Constant after create. */
+	struct wf_worker *workers;
+	unsigned worker_count;
+	unsigned slot;               /* in the registry: the runtime part of its ids */
+	uint64_t serial;             /* weft_rt_id() */
+	enum weft_idle idle_mode;
+	bool may_spin;               /* workers do not exceed CPUs and quota */
+	bool calibrate;              /* break_even_ns is to be measured */
+	bool cpus_explicit;
+	wf_atomic_u64 break_even_ns; /* a park and a wake, measured at start; relaxed */
+	size_t stack_bytes;
+	uint32_t processes_max;
+	unsigned flags;
+	const struct wf_driver *driver;
+	struct weft_allocator allocator;
+	weft_log_fn log;
+	void *log_ctx;
+	enum weft_log_level log_level;
+	char name[16];
+	void *io;
+	struct wf_rcu_domain *rcu;
+	struct wf_stack_depot *depot;
+
+	/* Read by all, written rarely. */
+	struct wf_table table;
+	wf_atomic_u32 stop_phase WF_ALIGNED(WF_FALSE_SHARING); /* enum wf_stop_phase; futex */
+	wf_atomic_u32 started;
+	wf_atomic_u32 ready;         /* the starter's go: 1 run, 2 unwind; futex */
+	wf_atomic_u64 grace_deadline;
+	wf_atomic_u32 close_acks;
+	wf_atomic_u32 workers_ended; /* futex */
+	int ended_fd;                /* an eventfd of weft_main()'s that is told, or -1 */
+	wf_atomic_u32 workers_booted; /* futex */
+	wf_atomic_u32 boot_failed;
+	wf_atomic_u32 calibration_round; /* futex; boot.c */
+	wf_atomic_u64 calibration_woken;
+
+	/* Foreign threads. */
+	wf_atomic_u64 foreign WF_ALIGNED(WF_FALSE_SHARING); /* created 48 | calls in progress 16 */
+	wf_atomic_u64 foreign_completed;
+	wf_atomic_u32 post_turn;     /* whose inbox takes the next post */
+	wf_atomic_u32 retire_turn;   /* headers given up by foreign threads */
+	struct wf_foreign_joiner joiners[WF_FOREIGN_JOINERS_MAX];
+
+	/* Errors. */
+	struct wf_spinlock errors_lock;
+	unsigned error_count;
+	struct weft_error errors[WF_ERRORS_MAX];
+
+	struct wf_idle idle WF_ALIGNED(WF_FALSE_SHARING);
+	struct wf_injector injector WF_ALIGNED(WF_FALSE_SHARING);
+};
+
+/* The runtime part of a joiner word that names a foreign thread: no runtime has this slot. */
+#define WF_FOREIGN (WF_RUNTIMES_MAX - 1)
+
+/*
+ * life.c: a call of a foreign thread that creates something: counts it, and itself as in progress
+ * (destroy waits for it; `rt` is untouched after end). refused: nothing came of it after all.
+ */
+void wf_foreign_begin(struct weft_rt *rt);
+void wf_foreign_refused(struct weft_rt *rt);
+void wf_foreign_end(struct weft_rt *rt);
+bool wf_foreign_busy(const struct weft_rt *rt);
+
+/* boot.c */
+int wf_boot_start(struct weft_rt *rt);
+void wf_boot_join(struct weft_rt *rt);
+void wf_boot_close_drivers(struct weft_rt *rt);
+
+/* life.c: what is alive, and the steps of a stop. */
+void wf_life_begin_stop(struct weft_rt *rt, weft_time grace_ns);
+void wf_life_check(struct wf_worker *worker);
+bool wf_life_try_end(struct weft_rt *rt);
+weft_time wf_life_deadline(const struct weft_rt *rt);
+void wf_life_log_survivors(struct weft_rt *rt);
+
+/* log.c: records an error {worker, step, errno, text} and logs it; the first also stops. */
+void wf_rt_error(struct weft_rt *rt, int worker, const char *step, int error, const char *format,
+	...) WF_PRINTF(5, 6);
+
+#endif

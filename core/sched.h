@@ -1,0 +1,111 @@
+/*
+ * sched.h: what modules above the scheduler (io/, and core's own join, channels, locks) use of it.
+ *
+ * One way of waiting serves them all:
+ *
+ *	struct wf_wait wait;                      on the waiter's stack
+ *	int r = wf_wait_check();                  -EPERM outside a process, -ECANCELED
+ *	wf_wait_begin(&wait);                     a new wait number
+ *	… publish {wait.pid, wait.number} under the object's lock, unless the condition holds
+ *	already …
+ *	r = wf_wait_park(&wait, deadline);        0: a peer claimed it; -ETIME, -EAGAIN, -ECANCELED
+ *	… if r != 0: unlink the waiter under the object's lock …
+ *	wf_wait_end(&wait)                        only when the wait was begun but never parked in
+ *
+ * and the peer, having copied pid and number out under the object's lock and dropped the lock:
+ *
+ *	wf_wait_claim(rt, pid, number)            true: this call ended the wait: the process runs
+ *
+ * Exactly one of peer, deadline and cancel wins a wait: each CASes the process's claim word from
+ * {number, none} to {number, winner}. A peer that comes late, with the number of a wait that is
+ * over, fails and harms nothing, whatever the process does by then; a process that has ended is
+ * found by its generation. The peer never touches the waiter's stack after it has dropped the
+ * object's lock. "A ready result wins": where deadline or cancel lose the race, wf_wait_park()
+ * returns 0.
+ */
+#ifndef WF_CORE_SCHED_H
+#define WF_CORE_SCHED_H
+
+#include <stdarg.h>
+
+#include <weft.h>
+
+#include "sync/check.h"
+
+struct wf_worker;
+
+struct wf_wait {
+	weft_pid pid;
+	uint32_t number;
+};
+
+/*
+ * The calling thread's worker, NULL on foreign threads. Never inlined: a movable process may be on
+ * another thread after each park, and compilers keep thread-local addresses in registers. Do not
+ * carry the result over anything that parks.
+ */
+struct wf_worker *wf_worker_self(void);
+struct weft_rt *wf_worker_rt(const struct wf_worker *worker);
+unsigned wf_worker_number(const struct wf_worker *worker);
+void *wf_worker_driver_state(const struct wf_worker *worker);
+const struct wf_driver *wf_worker_driver(const struct wf_worker *worker);
+
+/* The n-th worker of a runtime, and the CPU it is pinned to (-1: none). */
+struct wf_worker *wf_rt_worker(const struct weft_rt *rt, unsigned number);
+int wf_worker_cpu(const struct wf_worker *worker);
+
+/* The io/ state of the runtime (struct wf_io_hooks.rt_open). */
+void *wf_rt_io(const struct weft_rt *rt);
+
+/* True once a stop has begun (step 0): servers accept no more. */
+bool wf_rt_is_draining(const struct weft_rt *rt);
+
+/* 0 inside a process that may park; -EPERM outside; -ECANCELED when a cancel is pending. */
+int wf_wait_check(void);
+
+void wf_wait_begin(struct wf_wait *wait);
+int wf_wait_park(struct wf_wait *wait, weft_time deadline);
+void wf_wait_end(struct wf_wait *wait);
+
+/*
+ * Any thread that keeps `rt` alive. Foreign threads cost a few 10 ns more (an RCU section each).
+ */
+bool wf_wait_claim(struct weft_rt *rt, weft_pid pid, uint32_t number);
+
+/*
+ * For drivers: around the system call that sleeps in wait(). In between the worker holds up no RCU
+ * grace period, so the driver must not look up or wake a process there.
+ */
+void wf_worker_sleep_begin(void);
+void wf_worker_sleep_end(void);
+
+/*
+ * One unit of the process's budget of operations, taken by each operation that made progress
+ * without parking; when it is used up the process yields here. Keeps a process that is always ready
+ * from holding its worker.
+ */
+void wf_budget_take(void);
+
+/* Memory through the runtime's allocator. wf_free accepts NULL. */
+void *wf_alloc(struct weft_rt *rt, size_t alignment, size_t size);
+void wf_free(struct weft_rt *rt, void *memory, size_t size);
+
+/* One line of log; cheap when the level is off. Any thread. */
+void wf_log(struct weft_rt *rt, enum weft_log_level level, const char *format, ...) WF_PRINTF(3, 4);
+
+/* --- Asked for by io/ --- */
+
+/*
+ * wf_wait_claim() for any thread that does not know whether the runtime still lives: finds it by
+ * the id, and keeps it alive meanwhile. Used where a descriptor is closed by a thread of no
+ * runtime, or of another one. False also when the runtime or the process is gone.
+ */
+bool wf_wait_claim_pid(weft_pid pid, uint32_t number);
+
+/*
+ * wf_wait_park() that a cancel neither prevents nor ends: for calls that, although cancelled, must
+ * wait for what they began (weft_serve() for its acceptors). Returns 0, -ETIME, -EAGAIN.
+ */
+int wf_wait_park_shielded(struct wf_wait *wait, weft_time deadline);
+
+#endif

@@ -1,0 +1,423 @@
+/*
+ * spawn.c: making processes: from a worker, from anywhere, and in two steps.
+ *
+ * Publication. A header becomes a process by the store that puts a phase other than FREE into its
+ * word; then it is queued. Once the table is closed (stop, step 1) that must not happen unseen by
+ * the sweep that cancels what is alive:
+ *   - on a worker of the runtime it is enough to look at worker->closed before: the worker
+ *     acknowledged the close (an RMW) after it had set that flag, and no sweep begins before all
+ *     have acknowledged; so what it published before is visible to every sweep, and after it
+ *     nothing is published.
+ *   - foreign threads (and workers of other runtimes) count the process first, publish by an RMW,
+ *     then read the phase (seq_cst): closed → they take it back, by a CAS, since the sweep may have
+ *     started a suspended one meanwhile. Otherwise the closer's RMW comes after that read, so the
+ *     sweep, and the sum of what is alive, see the process.
+ * A foreign call is itself counted while it lasts (rt->foreign, low half): destroy waits for it.
+ * One that counts a process out again may take away the last thing alive, so it wakes the workers
+ * to look.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "core/inbox.h"
+#include "core/internal.h"
+#include "core/join.h"
+#include "core/registry.h"
+#include "core/wake.h"
+
+#define STACK_BYTES_MIN ((size_t)16384)
+#define STACK_BYTES_MAX ((size_t)1 << 30)
+#define SPAWN_FLAGS     (WEFT_MOVABLE | WEFT_DETACHED | WEFT_SUSPENDED | WEFT_STACK_NOW)
+
+static const struct weft_spawn_opts spawn_defaults = { .size = sizeof(struct weft_spawn_opts) };
+
+/*
+ * Options of another release: shorter ones are filled up with zeroes, longer ones must end in them.
+ */
+static int read_opts(const struct weft_rt *rt, const struct weft_spawn_opts *opts,
+	struct weft_spawn_opts *out)
+{
+	int r = wf_opts_read(opts, opts->size, out, sizeof *out);
+
+	if (r < 0)
+		return r;
+	if (out->flags & ~SPAWN_FLAGS)
+		return -EINVAL;
+	if (out->worker > rt->worker_count)
+		return -EINVAL;
+	if (out->stack_size
+		&& (out->stack_size < STACK_BYTES_MIN || out->stack_size > STACK_BYTES_MAX))
+		return -EINVAL;
+	return 0;
+}
+
+static uint64_t word_flags(const struct weft_spawn_opts *opts, bool detached)
+{
+	uint64_t flags = 0;
+
+	if (detached || (opts->flags & WEFT_DETACHED))
+		flags |= WF_WORD_DETACHED;
+	if (opts->flags & WEFT_MOVABLE)
+		flags |= WF_WORD_MOVABLE;
+	if (opts->worker)
+		flags |= WF_WORD_PLACED | (uint64_t)(opts->worker - 1) << WF_WORD_OWNER_SHIFT;
+	return flags;
+}
+
+/* The rarely used part, if the options ask for something that needs it. */
+static int make_ext(
+	struct weft_rt *rt, struct wf_proc *p, const struct weft_spawn_opts *opts, void *arg)
+{
+	struct wf_ext *ext;
+
+	if (!opts->name && !opts->arg_dtor && !opts->stack_size && !(opts->flags & WEFT_STACK_NOW))
+		return 0;
+	ext = wf_alloc(rt, WF_CACHE_LINE, sizeof *ext);
+	if (!ext)
+		return -ENOMEM;
+	memset(ext, 0, sizeof *ext);
+	if (opts->name)
+		strncpy(ext->name, opts->name, sizeof ext->name - 1);
+	ext->arg_dtor = opts->arg_dtor;
+	ext->arg = arg;
+	ext->stack_bytes = opts->stack_size;
+	if (opts->flags & WEFT_STACK_NOW) {
+		struct wf_worker *self = wf_worker_self();
+
+		ext->stack = wf_stack_take(self && self->rt == rt ? &self->stacks : NULL, rt->depot,
+			opts->stack_size ? opts->stack_size : rt->stack_bytes);
+		if (!ext->stack) {
+			wf_free(rt, ext, sizeof *ext);
+			return -ENOMEM;
+		}
+	}
+	p->ext = ext;
+	return 0;
+}
+
+/* Of a process that will not run; the rest of ext goes with the header. */
+static void drop_stack(struct weft_rt *rt, struct wf_proc *p)
+{
+	if (p->ext && p->ext->stack) {
+		wf_stack_give(NULL, rt->depot, p->ext->stack);
+		p->ext->stack = NULL;
+	}
+}
+
+/* Counts a process about to exist. -ESHUTDOWN: the worker knows that the table is closed. */
+static int count_in(struct weft_rt *rt, struct wf_worker *worker)
+{
+	if (WF_UNLIKELY(!worker)) {
+		wf_foreign_begin(rt);
+		return 0;
+	}
+	if (WF_UNLIKELY(worker->closed))
+		return -ESHUTDOWN;
+	wf_count(&worker->created, 1);
+	return 0;
+}
+
+static void count_out(struct weft_rt *rt, struct wf_worker *worker)
+{
+	if (worker)
+		wf_u64_store_release(
+			&worker->completed, wf_u64_load_relaxed(&worker->completed) + 1);
+	else
+		wf_foreign_refused(rt);
+}
+
+/*
+ * Publishes the word. False (foreign only): the table is closed, the word is free again, with
+ * another generation: somebody may have seen this one.
+ */
+static bool publish(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p, uint64_t word)
+{
+	uint64_t seen = word;
+
+	if (WF_LIKELY(worker)) {
+		/* P1: release, with L2 in wf_table_find(). */
+		wf_u64_store_release(&p->word, word);
+		return true;
+	}
+	/* P2: seq_cst, with the closer's RMW on stop_phase: see the top of the file. */
+	wf_u64_store_seq_cst(&p->word, word);
+	if (WF_LIKELY(wf_u32_load_seq_cst(&rt->stop_phase) < WF_CLOSED))
+		return true;
+	do {
+		/*
+		 * The sweep has started it: it runs, cancelled. NEW stays: nobody has queued it
+		 * yet.
+		 */
+		if (wf_word_phase(seen) != wf_word_phase(word))
+			return true;
+	} while (!wf_u64_cas(&p->word, &seen, wf_word_freed(word)));
+	return false;
+}
+
+static void enqueue(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p, uint64_t word)
+{
+	if (wf_word_phase(word) == WF_SUSPENDED)
+		return;
+	if (word & WF_WORD_PLACED) {
+		struct wf_worker *target = &rt->workers[wf_word_owner(word)];
+
+		if (target == worker)
+			wf_fifo_push(&worker->list, &p->run);
+		else
+			(void)wf_inbox_send(target, &p->run, WF_MESSAGE_START);
+		return;
+	}
+	wf_proc_enqueue_new(rt, worker, p);
+}
+
+/* A header with a generation, not yet a process. worker: the caller's if it is of rt, else NULL. */
+static int take(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc **proc_out)
+{
+	int r = count_in(rt, worker);
+
+	if (r < 0)
+		return r;
+	r = wf_table_take(rt, worker, proc_out);
+	if (WF_UNLIKELY(r < 0)) {
+		count_out(rt, worker);
+		return r;
+	}
+	/* No cas: nobody else touches a free header but by reading its word. */
+	wf_u64_store_relaxed(&(*proc_out)->joiner, 0);
+	wf_u32_store_relaxed(&(*proc_out)->remote, 0);
+	return 0;
+}
+
+static uint64_t free_word(const struct wf_proc *p)
+{
+	return wf_u64_load_relaxed(&p->word) & ~(uint64_t)UINT32_MAX;
+}
+
+static void pid_set(struct weft_rt *rt, struct wf_proc *p, uint64_t word, weft_pid *pid_out)
+{
+	*pid_out = wf_pid_make(wf_word_generation(word), rt->slot, p->index);
+}
+
+static int spawn_counted(struct weft_rt *rt, struct wf_worker *worker, weft_fn fn, void *arg,
+	const struct weft_spawn_opts *opts, weft_pid *pid_out)
+{
+	struct wf_proc *p;
+	uint64_t word;
+	int r = take(rt, worker, &p);
+
+	if (WF_UNLIKELY(r < 0))
+		return r;
+	p->fresh.fn = fn;
+	p->fresh.arg = arg;
+	word = free_word(p) | WF_NEW;
+	if (WF_UNLIKELY(opts != NULL)) {
+		r = make_ext(rt, p, opts, arg);
+		word |= word_flags(opts, !pid_out);
+		if (opts->flags & WEFT_SUSPENDED)
+			word = wf_word_with_phase(word, WF_SUSPENDED);
+	} else if (!pid_out) {
+		word |= WF_WORD_DETACHED;
+	}
+	if (pid_out)
+		pid_set(rt, p, word, pid_out);
+	if (WF_UNLIKELY(r < 0)) {
+		wf_table_untake(rt, worker, p);
+	} else if (WF_UNLIKELY(!publish(rt, worker, p, word))) {
+		drop_stack(rt, p);
+		/* Not at once: a look at the table may have found it. */
+		wf_table_retire(rt, worker, p);
+		r = -ESHUTDOWN;
+	} else {
+		enqueue(rt, worker, p, word);
+		return 0;
+	}
+	if (pid_out)
+		pid_out->raw = 0;
+	count_out(rt, worker);
+	return r;
+}
+
+static int spawn(struct weft_rt *rt, struct wf_worker *worker, weft_fn fn, void *arg,
+	const struct weft_spawn_opts *opts, weft_pid *pid_out)
+{
+	int r = spawn_counted(rt, worker, fn, arg, opts, pid_out);
+
+	if (WF_UNLIKELY(!worker))
+		wf_foreign_end(rt);
+	return r;
+}
+
+/* The worker of the calling process; NULL outside one. */
+static struct wf_worker *caller(void)
+{
+	struct wf_worker *worker = wf_worker_self();
+
+	return worker && worker->current ? worker : NULL;
+}
+
+int weft_spawn(weft_fn fn, void *arg, weft_pid *pid_out)
+{
+	struct wf_worker *worker = caller();
+
+	if (WF_UNLIKELY(!worker))
+		return -EPERM;
+	if (WF_UNLIKELY(!fn))
+		return -EINVAL;
+	return spawn(worker->rt, worker, fn, arg, NULL, pid_out);
+}
+
+static int spawn_with(struct weft_rt *rt, weft_fn fn, void *arg, const struct weft_spawn_opts *opts,
+	weft_pid *pid_out)
+{
+	struct wf_worker *self = wf_worker_self();
+	struct weft_spawn_opts own;
+	int r;
+
+	if (!fn)
+		return -EINVAL;
+	if (opts) {
+		r = read_opts(rt, opts, &own);
+		if (r < 0)
+			return r;
+		opts = &own;
+	}
+	return spawn(rt, self && self->rt == rt ? self : NULL, fn, arg, opts, pid_out);
+}
+
+int weft_spawn_with(weft_fn fn, void *arg, const struct weft_spawn_opts *opts, weft_pid *pid_out)
+{
+	struct wf_worker *worker = caller();
+
+	if (!worker)
+		return -EPERM;
+	return spawn_with(worker->rt, fn, arg, opts, pid_out);
+}
+
+int weft_rt_spawn(weft_rt *rt, weft_fn fn, void *arg, const struct weft_spawn_opts *opts,
+	weft_pid *pid_out)
+{
+	return spawn_with(rt, fn, arg, opts, pid_out);
+}
+
+int weft_spawn_reserve(weft_pid *pid_out)
+{
+	struct wf_worker *worker = caller();
+	struct wf_proc *p;
+	uint64_t word;
+	int r;
+
+	if (!worker)
+		return -EPERM;
+	if (!pid_out)
+		return -EINVAL;
+	r = take(worker->rt, worker, &p);
+	if (r < 0)
+		return r;
+	word = free_word(p) | WF_RESERVED;
+	pid_set(worker->rt, p, word, pid_out);
+	(void)publish(worker->rt, worker, p, word);
+	return 0;
+}
+
+/* The reserved process of that id in the caller's runtime, NULL if there is none. */
+static struct wf_proc *find_reserved(struct wf_worker *worker, weft_pid pid)
+{
+	if (wf_pid_runtime(pid) != worker->rt->slot)
+		return NULL;
+	return wf_table_find(&worker->rt->table, pid);
+}
+
+static bool is_reserved(uint64_t word, weft_pid pid)
+{
+	return wf_word_phase(word) == WF_RESERVED
+		&& wf_word_generation(word) == wf_pid_generation(pid)
+		&& !(word & WF_WORD_COMMITTING);
+}
+
+/*
+ * Makes the caller the only one to commit. False: it is no reservation, or somebody else commits.
+ */
+static bool commit_begin(struct wf_proc *p, weft_pid pid)
+{
+	uint64_t word = wf_u64_load_acquire(&p->word);
+
+	do {
+		if (!is_reserved(word, pid))
+			return false;
+	} while (!wf_u64_cas(&p->word, &word, word | WF_WORD_COMMITTING));
+	return true;
+}
+
+/* The word of a reservation that has everything to run. */
+static uint64_t committed_word(
+	const struct wf_worker *worker, uint64_t word, const struct weft_spawn_opts *opts)
+{
+	enum wf_phase phase = opts->flags & WEFT_SUSPENDED ? WF_SUSPENDED : WF_NEW;
+
+	word = (word | word_flags(opts, false)) & ~WF_WORD_COMMITTING;
+	/* Closed since the reservation: it still runs, with the cancellation pending. */
+	if (worker->closed)
+		word |= WF_WORD_CANCELLED;
+	/* A weft_wake() or a cancel before the commit start a suspended process too. */
+	if (phase == WF_SUSPENDED && (word & (WF_WORD_TOKEN | WF_WORD_CANCELLED))) {
+		phase = WF_NEW;
+		word &= ~WF_WORD_TOKEN;
+	}
+	return wf_word_with_phase(word, phase);
+}
+
+int weft_spawn_commit(weft_pid pid, weft_fn fn, void *arg, const struct weft_spawn_opts *opts)
+{
+	struct wf_worker *worker = caller();
+	struct weft_spawn_opts own = spawn_defaults;
+	struct wf_proc *p;
+	uint64_t word, new;
+	int r;
+
+	if (!worker)
+		return -EPERM;
+	if (!fn)
+		return -EINVAL;
+	r = opts ? read_opts(worker->rt, opts, &own) : 0;
+	if (r < 0)
+		return r;
+	p = find_reserved(worker, pid);
+	if (!p || !commit_begin(p, pid))
+		return -ESRCH;
+	r = make_ext(worker->rt, p, &own, arg);
+	if (r < 0) {
+		(void)wf_u64_fetch_and(&p->word, ~WF_WORD_COMMITTING);
+		return r;
+	}
+	p->fresh.fn = fn;
+	p->fresh.arg = arg;
+	word = wf_u64_load_relaxed(&p->word);
+	do
+		new = committed_word(worker, word, &own);
+	while (!wf_u64_cas(&p->word, &word, new));
+	enqueue(worker->rt, worker, p, new);
+	return 0;
+}
+
+int weft_spawn_abort(weft_pid pid)
+{
+	struct wf_worker *worker = caller();
+	struct wf_proc *p;
+	uint64_t word;
+
+	if (!worker)
+		return -EPERM;
+	p = find_reserved(worker, pid);
+	if (!p)
+		return -ESRCH;
+	word = wf_u64_load_acquire(&p->word);
+	do {
+		if (!is_reserved(word, pid))
+			return -ESRCH;
+	} while (!wf_u64_cas(&p->word, &word, wf_word_freed(word)));
+	if (word & WF_WORD_JOINER)
+		wf_join_tell(worker->rt, worker, p);
+	wf_table_retire(worker->rt, worker, p);
+	count_out(worker->rt, worker);
+	return 0;
+}

@@ -1,0 +1,156 @@
+/*
+ * thread.c: the wrapper that owns threads, futexes and thread-local storage.
+ *
+ * The accessor of the current worker is noinline in a file of its own: compilers may keep the
+ * address of a thread-local over a call, and a movable fiber comes back from a call on another
+ * thread.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/internal.h"
+#include "core/registry.h"
+
+static __thread struct wf_worker *self_worker;
+static __thread void *foreign_cache;
+
+static pthread_once_t foreign_once = PTHREAD_ONCE_INIT;
+static pthread_key_t foreign_key;
+static bool foreign_key_made;
+
+WF_NOINLINE struct wf_worker *wf_worker_self(void)
+{
+	struct wf_worker *worker = self_worker;
+
+	/* Keeps callers from being given this function's result as a property of the thread. */
+	wf_compiler_barrier();
+	return worker;
+}
+
+WF_NOINLINE void wf_worker_set_self(struct wf_worker *worker)
+{
+	self_worker = worker;
+}
+
+/* --- what a foreign thread keeps --- */
+
+static void foreign_ends(void *cache)
+{
+	foreign_cache = cache;
+	wf_table_foreign_forget();
+	foreign_cache = NULL;
+	free(cache);
+}
+
+static void foreign_make_key(void)
+{
+	foreign_key_made = pthread_key_create(&foreign_key, foreign_ends) == 0;
+}
+
+WF_NOINLINE void *wf_foreign_cache(size_t size)
+{
+	if (WF_LIKELY(foreign_cache != NULL))
+		return foreign_cache;
+	pthread_once(&foreign_once, foreign_make_key);
+	if (!foreign_key_made)
+		return NULL;
+	foreign_cache = calloc(1, size);
+	if (foreign_cache && pthread_setspecific(foreign_key, foreign_cache) != 0) {
+		free(foreign_cache);
+		foreign_cache = NULL;
+	}
+	return foreign_cache;
+}
+
+/* --- threads --- */
+
+struct thread_start {
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+static void *thread_main(void *arg)
+{
+	struct thread_start start = *(struct thread_start *)arg;
+
+	free(arg);
+	start.fn(start.arg);
+	return NULL;
+}
+
+static void block_asynchronous(sigset_t *old_out)
+{
+	static const int synchronous[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT };
+	sigset_t set;
+
+	sigfillset(&set);
+	for (size_t i = 0; i < WF_ARRAY_COUNT(synchronous); i++)
+		sigdelset(&set, synchronous[i]);
+	pthread_sigmask(SIG_SETMASK, &set, old_out);
+}
+
+int wf_thread_start(pthread_t *thread_out, void (*fn)(void *arg), void *arg)
+{
+	struct thread_start *start = malloc(sizeof *start);
+	sigset_t old;
+	int r;
+
+	if (!start)
+		return -ENOMEM;
+	start->fn = fn;
+	start->arg = arg;
+	block_asynchronous(&old); /* the new thread inherits the mask */
+	r = pthread_create(thread_out, NULL, thread_main, start);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (r != 0)
+		free(start);
+	return -r;
+}
+
+void wf_thread_join(pthread_t thread)
+{
+	pthread_join(thread, NULL);
+}
+
+void wf_thread_name(const char *name)
+{
+	pthread_setname_np(pthread_self(), name);
+}
+
+int wf_thread_pin(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	return -pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+}
+
+/* --- futexes --- */
+
+void wf_futex_wait(wf_atomic_u32 *word, uint32_t value, weft_time deadline)
+{
+	struct timespec until = { deadline / WEFT_SEC(1), deadline % WEFT_SEC(1) };
+	int saved = errno; /* the caller's: a foreign thread waits here in weft_join() */
+
+	if (deadline <= 0 && deadline != WEFT_FOREVER)
+		until.tv_sec = until.tv_nsec = 0;
+	/* BITSET waits until an absolute CLOCK_MONOTONIC time. */
+	syscall(SYS_futex, &word->raw, FUTEX_WAIT_BITSET_PRIVATE, value,
+		deadline == WEFT_FOREVER ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
+	errno = saved;
+}
+
+void wf_futex_wake_all(wf_atomic_u32 *word)
+{
+	syscall(SYS_futex, &word->raw, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}

@@ -1,0 +1,340 @@
+/*
+ * wait.c: how a process waits: the claim word, park, sleep, yield, cancel. core/sched.h and
+ * core/README.md ("wait") have the protocol.
+ */
+#include <errno.h>
+
+#include "core/registry.h"
+#include "core/wake.h"
+#include "timer/clock.h"
+
+static bool is_cancelled(const struct wf_proc *p)
+{
+	return wf_u64_load_relaxed(&p->word) & WF_WORD_CANCELLED;
+}
+
+/* The running process, NULL outside one. */
+static struct wf_proc *self_proc(struct wf_worker **worker_out)
+{
+	struct wf_worker *worker = wf_worker_self();
+
+	*worker_out = worker;
+	return WF_LIKELY(worker != NULL) ? worker->current : NULL;
+}
+
+static weft_pid pid_of(const struct wf_worker *worker, const struct wf_proc *p)
+{
+	return wf_pid_make(
+		wf_word_generation(wf_u64_load_relaxed(&p->word)), worker->rt->slot, p->index);
+}
+
+/*
+ * Switches away until somebody wakes p, or the deadline. The caller looks at why. Returns the
+ * worker it is on afterwards: another one, perhaps, if p is movable.
+ */
+WF_INLINE struct wf_worker *suspend(struct wf_worker *worker, struct wf_proc *p, weft_time deadline)
+{
+	if (deadline != WEFT_FOREVER) {
+		p->live.timed_out = false;
+		p->live.armed = true;
+		wf_wheel_insert(&worker->wheel, &p->timer, deadline);
+	}
+	worker->switched = WF_SWITCH_PARK;
+	wf_fiber_suspend(p->live.fiber, &worker->sched);
+	return WF_LIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED) ? worker
+										 : wf_worker_self();
+}
+
+int wf_wait_check(void)
+{
+	struct wf_worker *worker;
+	struct wf_proc *p = self_proc(&worker);
+
+	if (WF_UNLIKELY(!p))
+		return -EPERM;
+	return WF_UNLIKELY(is_cancelled(p)) ? -ECANCELED : 0;
+}
+
+void wf_wait_begin(struct wf_wait *wait)
+{
+	struct wf_worker *worker;
+	struct wf_proc *p = self_proc(&worker);
+	uint32_t number = (uint32_t)(wf_u64_load_relaxed(&p->claim) >> 32) + 1;
+
+	if (WF_UNLIKELY(number == 0))
+		number = 1;
+	/*
+	 * Relaxed: whoever claims this wait learnt its number through the object's lock (or p's
+	 * joiner word). A claim with an older number either comes before this store, which ends it,
+	 * or fails.
+	 */
+	wf_u64_store_relaxed(&p->claim, (uint64_t)number << 32 | WF_WINNER_NONE);
+	wait->pid = pid_of(worker, p);
+	wait->number = number;
+}
+
+/* Tries to end the wait in somebody's favour. False: somebody else was first. */
+static bool claim(struct wf_proc *p, uint32_t number, enum wf_winner winner)
+{
+	uint64_t expected = (uint64_t)number << 32 | WF_WINNER_NONE;
+
+	/* C1: acquire and release, with itself: exactly one of peer, deadline, cancel succeeds. */
+	return wf_u64_cas(&p->claim, &expected, (uint64_t)number << 32 | (uint64_t)winner);
+}
+
+void wf_wait_end(struct wf_wait *wait)
+{
+	struct wf_worker *worker;
+	struct wf_proc *p = self_proc(&worker);
+
+	(void)claim(p, wait->number, WF_WINNER_CANCEL);
+}
+
+/* What ends the wait now without a peer: a negative errno, or 0: nothing yet. */
+static int wait_over(const struct wf_worker *worker, const struct wf_proc *p, weft_time deadline,
+	bool slept, bool shielded)
+{
+	if (is_cancelled(p) && !shielded)
+		return -ECANCELED;
+	if (deadline == WEFT_POLL)
+		return -EAGAIN;
+	if (deadline <= worker->now || (slept && p->live.timed_out))
+		return -ETIME;
+	return 0;
+}
+
+static int park(struct wf_wait *wait, weft_time deadline, bool shielded)
+{
+	struct wf_worker *worker;
+	struct wf_proc *p = self_proc(&worker);
+	bool slept = false;
+
+	for (;;) {
+		int r;
+
+		/* C2: acquire, with C1: what the peer did before it claimed. */
+		if ((uint8_t)wf_u64_load_acquire(&p->claim) == WF_WINNER_PEER)
+			return 0;
+		r = wait_over(worker, p, deadline, slept, shielded);
+		if (r < 0)
+			return claim(p, wait->number,
+				       r == -ECANCELED ? WF_WINNER_CANCEL : WF_WINNER_DEADLINE)
+				? r
+				: 0;
+		worker = suspend(worker, p, deadline);
+		slept = deadline != WEFT_FOREVER;
+	}
+}
+
+int wf_wait_park(struct wf_wait *wait, weft_time deadline)
+{
+	return park(wait, deadline, false);
+}
+
+int wf_wait_park_shielded(struct wf_wait *wait, weft_time deadline)
+{
+	return park(wait, deadline, true);
+}
+
+bool wf_wait_claim_pid(weft_pid pid, uint32_t number)
+{
+	struct wf_visit visit;
+	struct wf_proc *p = wf_visit_begin(&visit, pid);
+	bool won;
+
+	if (!p)
+		return false;
+	won = claim(p, number, WF_WINNER_PEER);
+	if (won)
+		wf_proc_wake(visit.rt, visit.worker, p, false);
+	wf_visit_end(&visit);
+	return won;
+}
+
+bool wf_wait_claim(struct weft_rt *rt, weft_pid pid, uint32_t number)
+{
+	struct wf_worker *worker = wf_worker_self();
+	struct wf_proc *p;
+	bool won = false;
+
+	if (!worker)
+		wf_rcu_enter_foreign();
+	p = wf_table_find(&rt->table, pid);
+	if (p && claim(p, number, WF_WINNER_PEER)) {
+		wf_proc_wake(rt, worker, p, false);
+		won = true;
+	}
+	if (!worker)
+		wf_rcu_exit_foreign();
+	return won;
+}
+
+/* --- the public calls --- */
+
+int weft_sleep_until(weft_time deadline)
+{
+	struct wf_wait wait;
+	int r = wf_wait_check();
+
+	if (r < 0)
+		return r;
+	wf_wait_begin(&wait);
+	r = wf_wait_park(&wait, deadline);
+	return r == -ECANCELED ? r : 0;
+}
+
+/* Consumes the token of weft_wake(), wherever it was put. */
+static bool take_token(struct wf_proc *p)
+{
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+	bool token = false;
+
+	if (WF_UNLIKELY(wf_word_phase(word) != WF_OWNED)) {
+		/* T1: acquire (the RMW), with W8 and W9 in wake.c. */
+		return (word & WF_WORD_TOKEN)
+			&& (wf_u64_fetch_and(&p->word, ~WF_WORD_TOKEN) & WF_WORD_TOKEN);
+	}
+	if (p->live.token) {
+		p->live.token = false;
+		token = true;
+	}
+	/* T2: acquire (the RMW), with W3 in wake.c. */
+	if (WF_UNLIKELY(wf_u32_load_relaxed(&p->remote) & WF_REMOTE_TOKEN)) {
+		(void)wf_u32_fetch_and(&p->remote, ~(uint32_t)WF_REMOTE_TOKEN);
+		token = true;
+	}
+	return token;
+}
+
+int weft_park(weft_time deadline)
+{
+	struct wf_worker *worker;
+	struct wf_proc *p = self_proc(&worker);
+	bool slept = false;
+
+	if (WF_UNLIKELY(!p))
+		return -EPERM;
+	if (take_token(p)) {
+		/* Woken before every park, it would never switch: others must have their turn. */
+		wf_budget_take();
+		return 0;
+	}
+	for (;;) {
+		int r = wait_over(worker, p, deadline, slept, false);
+
+		if (WF_UNLIKELY(r < 0))
+			return r;
+		worker = suspend(worker, p, deadline);
+		slept = deadline != WEFT_FOREVER;
+		if (take_token(p))
+			return 0;
+	}
+}
+
+int weft_yield(void)
+{
+	struct wf_worker *worker;
+	struct wf_proc *p = self_proc(&worker);
+
+	if (WF_UNLIKELY(!p))
+		return -EPERM;
+	worker->switched = WF_SWITCH_YIELD;
+	wf_fiber_suspend(p->live.fiber, &worker->sched);
+	return WF_UNLIKELY(is_cancelled(p)) ? -ECANCELED : 0;
+}
+
+bool weft_should_yield(void)
+{
+	struct wf_worker *worker = wf_worker_self();
+	weft_time now;
+
+	if (!worker || !worker->current)
+		return false;
+	now = wf_clock_now_ns();
+	if (worker->slice_start == 0)
+		worker->slice_start = now;
+	return now - worker->slice_start > WF_TURN_NS_MAX;
+}
+
+void wf_budget_take(void)
+{
+	struct wf_worker *worker = wf_worker_self();
+
+	if (WF_UNLIKELY(!worker || !worker->current))
+		return;
+	if (WF_LIKELY(worker->operations_left > 1)) {
+		worker->operations_left--;
+		return;
+	}
+	(void)weft_yield();
+}
+
+WF_NOINLINE static int wake_elsewhere(weft_pid pid)
+{
+	struct wf_visit visit;
+	struct wf_proc *p = wf_visit_begin(&visit, pid);
+
+	if (!p)
+		return -ESRCH;
+	wf_proc_wake(visit.rt, visit.worker, p, true);
+	wf_visit_end(&visit);
+	return 0;
+}
+
+int weft_wake(weft_pid pid)
+{
+	struct wf_worker *worker = wf_worker_self();
+	struct wf_proc *p;
+
+	/* The common case, written out: a worker is in a read section all the time. */
+	if (WF_UNLIKELY(!worker || worker->rt->slot != wf_pid_runtime(pid)))
+		return wake_elsewhere(pid);
+	p = wf_table_find(&worker->rt->table, pid);
+	if (WF_UNLIKELY(!p))
+		return -ESRCH;
+	wf_proc_wake(worker->rt, worker, p, true);
+	return 0;
+}
+
+int weft_cancel(weft_pid pid)
+{
+	struct wf_visit visit;
+	struct wf_proc *p = wf_visit_begin(&visit, pid);
+	int r;
+
+	if (!p)
+		return -ESRCH;
+	r = wf_proc_cancel(visit.rt, visit.worker, p, wf_pid_generation(pid)) ? 0 : -ESRCH;
+	wf_visit_end(&visit);
+	return r;
+}
+
+weft_pid weft_self(void)
+{
+	struct wf_worker *worker;
+	struct wf_proc *p = self_proc(&worker);
+	weft_pid none = { 0 };
+
+	return p ? pid_of(worker, p) : none;
+}
+
+weft_time weft_now_coarse(void)
+{
+	struct wf_worker *worker = wf_worker_self();
+
+	return worker ? worker->now : wf_clock_now_ns();
+}
+
+weft_time weft_now(void)
+{
+	return wf_clock_now_ns();
+}
+
+weft_time weft_after(weft_time delay_ns)
+{
+	weft_time now = wf_clock_now_ns();
+
+	if (delay_ns <= 0)
+		return now;
+	return delay_ns > WEFT_FOREVER - now ? WEFT_FOREVER : now + delay_ns;
+}

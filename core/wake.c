@@ -1,0 +1,228 @@
+/* wake.c: making processes ready. wake.h and core/README.md tell the protocol. */
+#include "core/wake.h"
+
+#include "core/inbox.h"
+
+/* Puts a ready sticky process where the loop finds it. A wake made by a running process goes to the
+ * next slot: the woken one runs while what was written for it is in the cache. */
+static void list_push(struct wf_worker *worker, struct wf_proc *p)
+{
+	if (worker->current) {
+		struct wf_proc *displaced = worker->run_next;
+
+		worker->run_next = p;
+		if (!displaced)
+			return;
+		p = displaced;
+	}
+	wf_fifo_push(&worker->list, &p->run);
+}
+
+/* The timer and the run link share memory: disarm before queueing. */
+static void disarm(struct wf_worker *worker, struct wf_proc *p)
+{
+	if (p->live.armed) {
+		wf_wheel_cancel(&worker->wheel, &p->timer);
+		p->live.armed = false;
+	}
+}
+
+void wf_proc_wake_local(struct wf_worker *worker, struct wf_proc *p)
+{
+	WF_ASSERT(wf_word_owner(wf_u64_load_relaxed(&p->word)) == worker->number);
+	switch ((enum wf_phase)p->live.run) {
+	case WF_WAITING:
+		disarm(worker, p);
+		p->live.run = WF_QUEUED;
+		list_push(worker, p);
+		wf_count(&worker->counters.local_wakes, 1);
+		break;
+	case WF_RUNNING:
+		p->live.run = WF_NOTIFIED;
+		break;
+	default: /* QUEUED, NOTIFIED: the run to come serves this wake too */
+		break;
+	}
+}
+
+/* W1-W4: of a sticky or anchored process, by anybody but its owner. */
+static void wake_remote(struct wf_worker *owner, struct wf_proc *p, bool token)
+{
+	uint32_t old;
+	uint32_t new;
+
+	/* The inbox's line is on the owner's core too: both come at once. */
+	WF_PREFETCH_WRITE(&owner->inbox.head);
+	old = wf_u32_load_relaxed(&p->remote);
+
+	/*
+	 * W3: release (part of the cas), with W5 (the run that serves it) or W6 (the drain): what
+	 * the waker wrote is visible to the next run. Also when the word stays as it is: an RMW on
+	 * PENDING is what makes a second waker's data visible.
+	 */
+	do {
+		new = (old & ~(uint32_t)WF_REMOTE_PLACE) | WF_REMOTE_PENDING;
+		if (token)
+			new |= WF_REMOTE_TOKEN;
+	} while (!wf_u32_cas(&p->remote, &old, new));
+	if ((old & WF_REMOTE_PLACE) == WF_REMOTE_NONE)
+		(void)wf_inbox_send(owner, &p->inbox, WF_MESSAGE_WAKE);
+}
+
+/* A movable process has become QUEUED by our cas: it runs where it was woken. */
+static void enqueue_movable(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p)
+{
+	if (worker && worker->rt == rt) {
+		wf_worker_push_ring(worker, p);
+		return;
+	}
+	if (wf_injector_push(&rt->injector, &p->run))
+		wf_rt_wake_for_work(rt);
+}
+
+void wf_proc_enqueue_new(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p)
+{
+	enqueue_movable(rt, worker, p);
+}
+
+/* WAITING: wins the right to queue it. False: `word` has changed, look again. */
+static bool wake_waiting(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p,
+	uint64_t *word, uint64_t token)
+{
+	bool anchored = *word & WF_WORD_ANCHORED;
+	uint64_t queued = wf_word_with_phase(*word, WF_QUEUED) & ~WF_WORD_ANCHORED;
+
+	if (anchored) {
+		struct wf_worker *owner = &rt->workers[wf_word_owner(*word)];
+
+		if (worker != owner) {
+			/* Its timer is on the owner's wheel: the owner makes it ready. */
+			if (token && !wf_u64_cas(&p->word, word, *word | token))
+				return false;
+			wake_remote(owner, p, false);
+			return true;
+		}
+	}
+	/*
+	 * W9: acquire and release (the cas), with the loop's RUNNING → WAITING and QUEUED →
+	 * RUNNING.
+	 */
+	if (!wf_u64_cas(&p->word, word, queued | token))
+		return false;
+	if (anchored)
+		disarm(worker, p);
+	enqueue_movable(rt, worker, p);
+	return true;
+}
+
+/* SUSPENDED, by weft_wake(): starts it. */
+static bool start_suspended(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p,
+	uint64_t *word)
+{
+	if (!wf_u64_cas(&p->word, word, wf_word_with_phase(*word, WF_NEW)))
+		return false;
+	if (*word & WF_WORD_PLACED)
+		(void)wf_inbox_send(&rt->workers[wf_word_owner(*word)], &p->run, WF_MESSAGE_START);
+	else
+		enqueue_movable(rt, worker, p);
+	return true;
+}
+
+/* Everything that is decided in the state word: not run yet, or movable. */
+static void wake_by_word(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p,
+	uint64_t word, bool token)
+{
+	uint64_t bit = token ? WF_WORD_TOKEN : 0;
+
+	for (;;) {
+		switch (wf_word_phase(word)) {
+		case WF_WAITING:
+			if (wake_waiting(rt, worker, p, &word, bit))
+				return;
+			break;
+		case WF_SUSPENDED:
+			if (!token || start_suspended(rt, worker, p, &word))
+				return;
+			break;
+		case WF_RUNNING:
+			if (wf_u64_cas(
+				    &p->word, &word, wf_word_with_phase(word, WF_NOTIFIED) | bit))
+				return;
+			break;
+		case WF_RESERVED:
+		case WF_NEW:
+		case WF_QUEUED:
+		case WF_NOTIFIED:
+			/* W8: an RMW although nothing may change: the first runner acquires it. */
+			if (wf_u64_cas(&p->word, &word, word | bit))
+				return;
+			break;
+		case WF_OWNED: /* ran for the first time meanwhile */
+			wf_proc_wake(rt, worker, p, token);
+			return;
+		default:
+			return;
+		}
+	}
+}
+
+void wf_proc_wake(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p, bool token)
+{
+	uint64_t word = wf_u64_load_acquire(&p->word);
+	struct wf_worker *owner;
+
+	if (WF_UNLIKELY(wf_word_phase(word) != WF_OWNED)) {
+		wake_by_word(rt, worker, p, word, token);
+		return;
+	}
+	owner = &rt->workers[wf_word_owner(word)];
+	if (worker != owner) {
+		if (worker)
+			wf_count(&worker->counters.remote_wakes, 1);
+		wake_remote(owner, p, token);
+		return;
+	}
+	if (token)
+		p->live.token = true;
+	wf_proc_wake_local(worker, p);
+}
+
+bool wf_proc_cancel(
+	struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p, uint32_t generation)
+{
+	uint64_t word = wf_u64_load_acquire(&p->word);
+
+	do {
+		enum wf_phase phase = wf_word_phase(word);
+
+		if (wf_word_generation(word) != generation || phase == WF_FREE)
+			return false;
+		if (phase == WF_DONE || (word & WF_WORD_CANCELLED))
+			return true;
+	} while (!wf_u64_cas(&p->word, &word, word | WF_WORD_CANCELLED));
+	/*
+	 * The flag is set by an RMW, then the wake: the run it causes, or the one going on, sees
+	 * it.
+	 */
+	wf_proc_wake(rt, worker, p, wf_word_phase(word) == WF_SUSPENDED);
+	return true;
+}
+
+void wf_proc_drained(struct wf_worker *worker, struct wf_proc *p)
+{
+	/*
+	 * W6: the exchange to NONE, acquire and release: from here on p may be pushed again, and
+	 * this drain does not touch its link (read before). It must be an RMW: a plain store of
+	 * NONE loses a wake that makes LINKED PENDING in between. The token bit is weft_park()'s.
+	 */
+	uint32_t old = wf_u32_fetch_and(&p->remote, ~(uint32_t)WF_REMOTE_PLACE);
+	uint64_t word;
+
+	if ((old & WF_REMOTE_PLACE) != WF_REMOTE_PENDING)
+		return; /* a run has served it already */
+	word = wf_u64_load_acquire(&p->word);
+	if (WF_LIKELY(wf_word_phase(word) == WF_OWNED && wf_word_owner(word) == worker->number))
+		wf_proc_wake_local(worker, p);
+	else
+		wake_by_word(worker->rt, worker, p, word, false);
+}

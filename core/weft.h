@@ -1,0 +1,216 @@
+/*
+ * <weft.h>: everything; and runtimes: create, run, stop, destroy.
+ *
+ * A runtime owns workers (one thread and one scheduler each), their stacks, timers and I/O. A
+ * process may hold several runtimes at once; they share nothing but ids. Most programs call
+ * weft_main() and nothing else of this page.
+ *
+ *	weft_rt_create  workers run, pinned, drivers open; they run what is spawned
+ *	weft_rt_start   from now on the runtime ends when no process is alive
+ *	weft_rt_run     start, then wait for that end
+ *	weft_rt_stop    drain, cancel, end
+ *	weft_rt_destroy free; stops first if need be
+ *
+ * Errors are negative errno values; `errno` is never set. Nothing of the host's is changed: no
+ * signal handlers, no affinity of its threads, no limits (weft_main() does what its comment says).
+ * A child after fork() may only exec or _exit.
+ */
+#ifndef WEFT_H
+#define WEFT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <weft/time.h>
+#include <weft/process.h>
+#include <weft/io.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define WEFT_VERSION_MAJOR 0
+#define WEFT_VERSION_MINOR 1
+#define WEFT_VERSION_PATCH 0
+
+typedef struct weft_rt weft_rt;
+
+/* How a worker without work waits. */
+enum weft_idle {
+	WEFT_IDLE_DEFAULT = 0, /* adaptive */
+	WEFT_IDLE_ADAPTIVE,    /* spins where a gap is likely short, within a credit; parks else */
+	WEFT_IDLE_PARK,        /* sleeps at once: least CPU */
+	WEFT_IDLE_SPIN,        /* never sleeps: least latency, all of the CPU */
+};
+
+enum weft_pin {
+	WEFT_PIN_DEFAULT = 0, /* weft_main: on; weft_rt_create: off */
+	WEFT_PIN_ON,          /* worker n to the n-th allowed CPU; refused: one warning, goes on */
+	WEFT_PIN_OFF,
+};
+
+enum weft_log_level {
+	WEFT_LOG_ERROR = 1,
+	WEFT_LOG_WARN,
+	WEFT_LOG_INFO,
+	WEFT_LOG_DEBUG,
+};
+
+/*
+ * Receives a line of log: no newline, valid during the call. May be called from any thread, also at
+ * once from several; must not call Weft. worker is -1 and pid zero where they do not apply.
+ */
+typedef void (*weft_log_fn)(
+	void *ctx, enum weft_log_level level, int worker, weft_pid pid, const char *text);
+
+/* Memory for everything but stacks. `release` is told the size that was asked for. Any thread. */
+struct weft_allocator {
+	void *(*allocate)(void *ctx, size_t alignment, size_t size); /* NULL when there is none */
+	void (*release)(void *ctx, void *memory, size_t size);
+	void *ctx;
+};
+
+/* What went wrong, where. */
+struct weft_error {
+	int error;        /* negative errno */
+	int worker;       /* -1: none in particular */
+	const char *step; /* "options", "pin", "driver", "thread", "poll", "signal", …; static */
+	char text[160];   /* one line for people */
+};
+
+/* How to make a runtime. Zero everywhere (but `size`) is a good default. */
+struct weft_rt_opts {
+	size_t size;             /* sizeof(struct weft_rt_opts) */
+	const char *name;        /* at most 15 bytes are used in thread names; default "weft" */
+	unsigned workers;        /* 0: one for each CPU that cpuset, cgroup quota, `cpus` allow */
+	const char *cpus;        /* explicit list such as "0,2-5": workers pinned in its order */
+	enum weft_pin pin;
+	enum weft_idle idle;
+	const char *driver;      /* "epoll"; NULL: the build's default */
+	size_t stack_size;       /* bytes of a fiber's stack, from 16384; 0: the build's default */
+	uint32_t processes_max;  /* 0: 2^26 - 1 */
+	const struct weft_allocator *allocator; /* NULL: malloc. Must outlive the runtime */
+	weft_log_fn log;         /* NULL: stderr, at the level WEFT_LOG names (default: warn) */
+	void *log_ctx;
+	unsigned flags;          /* WEFT_RT_* */
+	weft_time grace_ns;      /* weft_main: how long SIGTERM wait for processes; 0: 10 s */
+	struct weft_error *error; /* weft_rt_create/weft_main: receives the details of a failure */
+};
+
+/* struct weft_rt_opts.flags */
+#define WEFT_RT_GUARD_REPORT   (1u << 0) /* a stack overflow names the fiber (SIGSEGV handler) */
+#define WEFT_RT_RAISE_FD_LIMIT (1u << 1) /* raise RLIMIT_NOFILE's soft limit to the hard one */
+#define WEFT_RT_GUARD_MPROTECT (1u << 2) /* guards by mprotect also where the kernel has better */
+
+/*
+ * The whole life of a server: makes a runtime, runs fn(arg) as its first process, and returns when
+ * no process is left. Pins workers, reports stack overflows, and owns SIGINT and SIGTERM while it
+ * runs: either starts a graceful stop (weft_serve() returns, connections finish, what is left after
+ * grace_ns is cancelled); a second one cancels at once. Reads WEFT_WORKERS, WEFT_CPUS, WEFT_IDLE
+ * (adaptive, park, spin), WEFT_DRIVER from the environment where the options leave the default.
+ * A failure is also reported in one line on the log.
+ * Threads: one that is in no runtime, best before others exist (they would have to block the two
+ * signals). Blocks: until the runtime has ended.
+ * Returns: the first process's result, or the runtime's error (negative errno, as
+ * weft_rt_create/weft_rt_run); -ETIMEDOUT if processes outlive their cancellation by 5 s: they are
+ * named on the log, still run, and nothing is freed.
+ */
+WEFT_API int weft_main(const struct weft_rt_opts *opts, weft_fn fn, void *arg);
+
+/*
+ * Makes a runtime. Returns when every worker has pinned itself and opened its driver; if one
+ * cannot, the others are ended again and opts->error names worker and step.
+ * Ownership: the caller's, until weft_rt_destroy(). Threads: any thread outside a worker. Blocks:
+ * the thread, for milliseconds.
+ * Returns: 0; -EINVAL (a bad option: the text says which); -ENODEV (an explicit CPU list that
+ * cannot be honoured, an unknown driver); -EAGAIN (a thread refused, or 63 runtimes exist);
+ * -ENOMEM; -EMFILE; -EDEADLK inside a runtime; other errors of the failing step.
+ */
+WEFT_API int weft_rt_create(const struct weft_rt_opts *opts, weft_rt **rt_out);
+
+/*
+ * From now on the runtime ends as soon as no process, post or call is alive. Does not wait.
+ * Threads: any thread. Blocks: never. Returns: 0.
+ */
+WEFT_API int weft_rt_start(weft_rt *rt);
+
+/*
+ * weft_rt_start(), then waits until the runtime has ended: nothing is alive, it was stopped, or it
+ * failed.
+ * Threads: one thread, outside every worker. Blocks: the thread.
+ * Returns: 0, or the first error; weft_rt_error() tells all. -EDEADLK from a worker.
+ */
+WEFT_API int weft_rt_run(weft_rt *rt);
+
+/*
+ * The n-th error of a runtime, from 0. Threads: any thread. Blocks: never.
+ * Returns: 0 or -ENOENT.
+ */
+WEFT_API int weft_rt_error(weft_rt *rt, unsigned n, struct weft_error *error_out);
+
+/*
+ * Stops a runtime: (0) for at most `grace_ns` nanoseconds serving ends, spawns are still allowed
+ * and processes may finish; (1) new processes and posts are refused with -ESHUTDOWN; (2) every live
+ * process is cancelled; (3) the workers run until nothing is alive; (4, 5) they end.
+ * grace_ns: a duration. deadline: absolute, for all of it; survivors are then named on the log.
+ * Threads: any thread outside the runtime's workers waits; called from one of its processes it only
+ * begins the stop and returns 0. May be called again, also at once from several threads: the
+ * shortest grace counts.
+ * Returns: 0 (ended, or begun if called from inside); -ETIMEDOUT: something is still alive, the
+ * stop goes on.
+ */
+WEFT_API int weft_rt_stop(weft_rt *rt, weft_time grace_ns, weft_time deadline);
+
+/*
+ * Frees a runtime, after weft_rt_stop() with no grace if it has not ended. Accepts NULL.
+ * Threads: any thread outside every worker; nobody may use `rt` during or after it (ids stay
+ * harmless). Blocks: until the deadline.
+ * Returns: 0; -EBUSY: something outlived the deadline, and nothing was freed; call again. -EDEADLK
+ * from one of its workers.
+ */
+WEFT_API int weft_rt_destroy(weft_rt *rt, weft_time deadline);
+
+/*
+ * The runtime the caller runs in; NULL outside a worker. Threads: any thread. Blocks: never.
+ */
+WEFT_API weft_rt *weft_rt_current(void);
+
+/*
+ * A number that no other runtime of this process ever has. Threads: any thread. Blocks: never.
+ */
+WEFT_API uint64_t weft_rt_id(const weft_rt *rt);
+
+/* How many workers it has. Threads: any thread. Blocks: never. */
+WEFT_API unsigned weft_rt_workers(const weft_rt *rt);
+
+/*
+ * Like weft_spawn_with() (opts may be NULL), into a given runtime, from anywhere.
+ * Threads: any thread. Blocks: never. Returns: as weft_spawn_with(), but never -EPERM.
+ */
+WEFT_API int weft_rt_spawn(weft_rt *rt, weft_fn fn, void *arg, const struct weft_spawn_opts *opts,
+	weft_pid *pid_out);
+
+/*
+ * Runs fn(arg) once on a worker of `rt`, between two processes: for short hand-overs from foreign
+ * threads. Posts are never merged; those of one thread run in order if the runtime has one worker.
+ * fn must not block; calls that can park give -EPERM inside it.
+ * Threads: any thread. Blocks: never.
+ * Returns: 0 (fn will run, whatever happens); -ESHUTDOWN, -ENOMEM, -EINVAL (no fn): it will not.
+ */
+WEFT_API int weft_post(weft_rt *rt, void (*fn)(void *arg), void *arg);
+
+/* "major.minor.patch" of the library in use. Threads: any thread. */
+WEFT_API const char *weft_version(void);
+
+/* A short text for a negative errno as Weft returns it. Threads: any thread. Never NULL. */
+WEFT_API const char *weft_strerror(int error);
+
+/* The tuning the library was built with: "name=value name=value …". Threads: any thread. */
+WEFT_API const char *weft_build_config(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,574 @@
+/*
+ * worker.c: the scheduler loop.
+ *
+ * A turn, in order (wf_worker_run reads top to bottom):
+ *	1 take the time;
+ *	2 run up to WF_BUDGET processes, for at most 1 ms: the next slot, then the private list and
+ *	  the ring alternately, the injector on its interval, the driver every WF_IO_INTERVAL picks;
+ *	3 one RCU quiescent state;
+ *	4 poll the driver without waiting;
+ *	5 drain the inbox;
+ *	6 expire timers;
+ *	7 wake others if work is left over;
+ *	8 with nothing to do: search, spin, park (idle.c).
+ */
+#include "core/worker.h"
+
+#include <errno.h>
+
+#include "core/join.h"
+#include "core/registry.h"
+#include "core/wake.h"
+#include "timer/clock.h"
+
+/* --- waking other workers --- */
+
+void wf_worker_wake(struct wf_worker *target, enum wf_token token)
+{
+	/* K1: release, with K2 in idle.c (token_consume): what the waker did before. */
+	wf_u32_store_release(&target->token, token);
+	target->driver->wake(target->driver_state);
+}
+
+void wf_rt_wake_for_work(struct weft_rt *rt)
+{
+	struct wf_worker *self = wf_worker_self();
+	int number;
+
+	if (self && self->rt == rt && self->collecting) {
+		self->work_wake_due = true;
+		return;
+	}
+	number = wf_idle_claim_any(&rt->idle);
+	if (number < 0)
+		return;
+	if (self)
+		wf_count(&self->counters.wakes_work, 1);
+	wf_worker_wake(&rt->workers[number], WF_TOKEN_WORK);
+}
+
+void wf_rt_wake_all(struct weft_rt *rt)
+{
+	uint64_t parked = wf_idle_claim_all(&rt->idle);
+
+	for (unsigned i = 0; i < rt->worker_count; i++)
+		if (parked >> i & 1)
+			wf_worker_wake(&rt->workers[i], WF_TOKEN_DIRECTED);
+}
+
+/* After a push to the ring: usually right, and cheap. Step 7 makes it certain. */
+void wf_worker_notify(struct wf_worker *worker)
+{
+	if (WF_UNLIKELY(wf_idle_wants_work_wake_relaxed(&worker->rt->idle)))
+		wf_rt_wake_for_work(worker->rt);
+}
+
+/* --- queues --- */
+
+/* The ring overflowed: its newer half and the new process go to the injector as one chain. */
+WF_COLD static void spill(struct wf_worker *worker, void *items[], unsigned count)
+{
+	struct wf_proc *first = items[0];
+	struct wf_proc *last = items[count - 1];
+
+	for (unsigned i = 0; i + 1 < count; i++)
+		((struct wf_proc *)items[i])->run.next = &((struct wf_proc *)items[i + 1])->run;
+	wf_count(&worker->counters.spills, 1);
+	(void)wf_injector_push_chain(&worker->rt->injector, &first->run, &last->run);
+	/*
+	 * The push was the RMW; during the overflow the ring read empty, so this check is certain.
+	 */
+	wf_rt_wake_for_work(worker->rt);
+}
+
+void wf_worker_push_ring(struct wf_worker *worker, struct wf_proc *p)
+{
+	void *items[WF_DEQUE_SPILL_MAX];
+	unsigned count = wf_deque_push(&worker->ring, p, items);
+
+	if (WF_UNLIKELY(count > 0))
+		spill(worker, items, count);
+	else
+		wf_worker_notify(worker);
+}
+
+/* One process from the injector, up to half a ring of others into the ring. NULL: it was empty. */
+struct wf_proc *wf_worker_take_injected(struct wf_worker *worker)
+{
+	struct wf_refill refill;
+	struct wf_proc *p = wf_injector_refill(
+		&worker->rt->injector, &worker->ring, offsetof(struct wf_proc, run), &refill);
+
+	worker->injector_picks = 0;
+	if (!p)
+		return NULL;
+	wf_count(&worker->counters.injected, 1 + refill.moved);
+	if (refill.moved || refill.pushed_back)
+		wf_rt_wake_for_work(worker->rt);
+	return p;
+}
+
+/*
+ * With many processes nothing of them is in the first cache any more. `next` runs after the one
+ * about to run: its header was prefetched the last time, so its fiber's place is known, and the
+ * header after it.
+ */
+WF_INLINE void prefetch_ahead(struct wf_node *next)
+{
+	struct wf_proc *p;
+
+	if (!next)
+		return;
+	p = WF_CONTAINER_OF(next, struct wf_proc, run);
+	wf_fiber_prefetch(p->live.fiber);
+	if (next->next) {
+		WF_PREFETCH_WRITE(next->next);
+		WF_PREFETCH_WRITE(WF_CONTAINER_OF(next->next, struct wf_proc, run));
+	}
+}
+
+static struct wf_proc *list_pop(struct wf_worker *worker)
+{
+	struct wf_node *node = wf_fifo_pop(&worker->list);
+
+	if (!node)
+		return NULL;
+	prefetch_ahead(node->next);
+	return WF_CONTAINER_OF(node, struct wf_proc, run);
+}
+
+/* The next slot, if it has not been used too often in a row: then its process goes to the back. */
+static struct wf_proc *run_next_pop(struct wf_worker *worker)
+{
+	struct wf_proc *p = worker->run_next;
+
+	worker->run_next = NULL;
+	if (worker->run_next_uses < WF_RUN_NEXT_MAX) {
+		worker->run_next_uses++;
+		return p;
+	}
+	wf_fifo_push(&worker->list, &p->run);
+	return NULL;
+}
+
+static struct wf_proc *pick(struct wf_worker *worker)
+{
+	struct wf_proc *p;
+
+	if (worker->run_next) {
+		p = run_next_pop(worker);
+		if (p)
+			return p;
+	}
+	worker->run_next_uses = 0;
+	if (WF_UNLIKELY(++worker->injector_picks >= WF_INJECTOR_INTERVAL)) {
+		worker->injector_picks = 0;
+		if (!wf_injector_is_empty_relaxed(&worker->rt->injector)) {
+			p = wf_worker_take_injected(worker);
+			if (p)
+				return p;
+		}
+	}
+	worker->list_turn = !worker->list_turn;
+	if (worker->list_turn) {
+		p = list_pop(worker);
+		return p ? p : wf_deque_pop(&worker->ring);
+	}
+	p = wf_deque_pop(&worker->ring);
+	return p ? p : list_pop(worker);
+}
+
+bool wf_worker_has_local_work(struct wf_worker *worker)
+{
+	return worker->run_next || !wf_fifo_is_empty(&worker->list)
+		|| !wf_fifo_is_empty(&worker->yielded)
+		|| !wf_fifo_is_empty(&worker->yielded_movable)
+		|| !wf_fifo_is_empty(&worker->inbox_rest)
+		|| !wf_deque_is_empty(&worker->ring);
+}
+
+/* --- running a process --- */
+
+/* What the first switch into a fiber brings along; lives on the worker's stack until it is read. */
+struct start {
+	weft_fn fn;
+	void *arg;
+};
+
+/* The bottom frame of every fiber. */
+static void fiber_main(void *value)
+{
+	struct start start = *(struct start *)value;
+	int result = start.fn(start.arg);
+	struct wf_worker *worker = wf_worker_self();
+	struct wf_proc *p = worker->current;
+
+	if (WF_UNLIKELY(p->ext && p->ext->arg_dtor)) {
+		p->ext->arg_dtor(p->ext->arg);
+		worker = wf_worker_self();
+	}
+	worker->result = result;
+	worker->switched = WF_SWITCH_END;
+	wf_fiber_exit(p->live.fiber, &worker->sched);
+}
+
+/* The process has ended: its result is published, or its slot given up if nobody may ask. */
+static void finish(struct wf_worker *worker, struct wf_proc *p, int result)
+{
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+	bool detached;
+
+	p->result = result;
+	do {
+		detached = word & WF_WORD_DETACHED;
+		/* J3 in join.c: release, so that who sees DONE sees the result. */
+	} while (!wf_u64_cas(&p->word, &word,
+		detached ? wf_word_freed(word) : wf_word_with_phase(word, WF_DONE)));
+	/* Both: a reservation that somebody joined may have been committed detached. */
+	if (WF_UNLIKELY(word & WF_WORD_JOINER))
+		wf_join_tell(worker->rt, worker, p);
+	if (detached)
+		wf_table_retire(worker->rt, worker, p);
+	/* E1: release, with sum() in life.c: whoever counts this end sees what it spawned. */
+	wf_u64_store_release(&worker->completed, wf_u64_load_relaxed(&worker->completed) + 1);
+}
+
+/* A stack for a process about to run for the first time. */
+static struct wf_stack *stack_for(struct wf_worker *worker, struct wf_proc *p)
+{
+	size_t bytes = worker->rt->stack_bytes;
+
+	if (WF_UNLIKELY(p->ext != NULL)) {
+		struct wf_stack *stack = p->ext->stack;
+
+		if (stack) {
+			p->ext->stack = NULL;
+			return stack;
+		}
+		if (p->ext->stack_bytes)
+			bytes = p->ext->stack_bytes;
+	}
+	return wf_stack_take(&worker->stacks, worker->rt->depot, bytes);
+}
+
+/* At most one line a second: when one is refused, thousands are. */
+static void log_refused_stack(struct wf_worker *worker)
+{
+	worker->stacks_refused++;
+	if (worker->stack_logged_at && worker->now - worker->stack_logged_at < WEFT_SEC(1))
+		return;
+	worker->stack_logged_at = worker->now;
+	wf_log(worker->rt, WEFT_LOG_ERROR,
+		"no memory for a fiber's stack: %llu processes so far ended with -ENOMEM before "
+		"their first run", (unsigned long long)worker->stacks_refused);
+}
+
+/* No stack was to be had: it ends without having run, with what its join reports. */
+WF_COLD static void end_without_stack(struct wf_worker *worker, struct wf_proc *p)
+{
+	log_refused_stack(worker);
+	worker->current = NULL; /* the destructor runs outside a process */
+	p->live.run = WF_NOTIFIED; /* a wake of it does nothing */
+	p->live.armed = false;
+	if (p->ext && p->ext->arg_dtor)
+		p->ext->arg_dtor(p->ext->arg);
+	finish(worker, p, -ENOMEM);
+}
+
+static void disarm(struct wf_worker *worker, struct wf_proc *p)
+{
+	if (p->live.armed) {
+		wf_wheel_cancel(&worker->wheel, &p->timer);
+		p->live.armed = false;
+	}
+}
+
+/* A movable process has switched away to wait: RUNNING → WAITING, or back to the ring. */
+static void settle_movable(struct wf_worker *worker, struct wf_proc *p)
+{
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+
+	do {
+		uint64_t waiting = wf_word_with_phase(word, WF_WAITING);
+
+		if (wf_word_phase(word) == WF_NOTIFIED) {
+			disarm(worker, p);
+			while (!wf_u64_cas(&p->word, &word, wf_word_with_phase(word, WF_QUEUED)))
+				;
+			wf_worker_push_ring(worker, p);
+			return;
+		}
+		if (p->live.armed)
+			waiting |= WF_WORD_ANCHORED;
+		/*
+		 * W10: release, with W9 in wake.c: the saved context. From here on it may run
+		 * elsewhere.
+		 */
+		if (wf_u64_cas(&p->word, &word, waiting))
+			return;
+	} while (true);
+}
+
+/* A process has switched back: where it goes next. */
+static void settle(
+	struct wf_worker *worker, struct wf_proc *p, struct wf_fiber *fiber, bool movable)
+{
+	switch (worker->switched) {
+	case WF_SWITCH_PARK:
+		if (movable) {
+			settle_movable(worker, p);
+		} else if (WF_UNLIKELY(p->live.run == WF_NOTIFIED)) {
+			disarm(worker, p);
+			p->live.run = WF_QUEUED;
+			wf_fifo_push(&worker->list, &p->run);
+		} else {
+			p->live.run = WF_WAITING;
+		}
+		break;
+	case WF_SWITCH_YIELD:
+		if (movable) {
+			uint64_t word = wf_u64_load_relaxed(&p->word);
+
+			while (!wf_u64_cas(&p->word, &word, wf_word_with_phase(word, WF_QUEUED)))
+				;
+			wf_fifo_push(&worker->yielded_movable, &p->run);
+		} else {
+			p->live.run = WF_QUEUED;
+			wf_fifo_push(&worker->yielded, &p->run);
+		}
+		break;
+	case WF_SWITCH_END:
+		wf_stack_give(&worker->stacks, worker->rt->depot, wf_fiber_stack(fiber));
+		finish(worker, p, worker->result);
+		break;
+	}
+}
+
+static void run_fresh(struct wf_worker *worker, struct wf_proc *p)
+{
+	struct start start = { p->fresh.fn, p->fresh.arg };
+	struct wf_stack *stack = stack_for(worker, p);
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+	bool movable = word & WF_WORD_MOVABLE;
+	struct wf_fiber *fiber;
+	uint64_t running;
+
+	/*
+	 * W11: acquire, with W8 in wake.c; release: who sees OWNED and the owner may use `remote`.
+	 */
+	do
+		running = (uint64_t)worker->number << WF_WORD_OWNER_SHIFT
+			| (wf_word_with_phase(word, movable ? WF_RUNNING : WF_OWNED)
+				& ~WF_WORD_OWNER);
+	while (!wf_u64_cas(&p->word, &word, running));
+	if (WF_UNLIKELY(!stack)) {
+		end_without_stack(worker, p);
+		return;
+	}
+	fiber = wf_fiber_bind(stack, fiber_main);
+	p->live.fiber = fiber;
+	p->live.run = WF_RUNNING;
+	p->live.armed = false;
+	p->live.timed_out = false;
+	p->live.token = !movable && (word & WF_WORD_TOKEN);
+	wf_fiber_resume(&worker->sched, fiber, &start);
+	settle(worker, p, fiber, movable);
+}
+
+static void run_owned(struct wf_worker *worker, struct wf_proc *p)
+{
+	struct wf_fiber *fiber = p->live.fiber;
+
+	wf_proc_serve_remote(p);
+	p->live.run = WF_RUNNING;
+	wf_fiber_resume(&worker->sched, fiber, NULL);
+	settle(worker, p, fiber, false);
+}
+
+static void run_movable(struct wf_worker *worker, struct wf_proc *p)
+{
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+	struct wf_fiber *fiber;
+	uint64_t running;
+
+	/* W12: acquire, with W9 and W10: the context, and what the waker wrote. */
+	do
+		running = (wf_word_with_phase(word, WF_RUNNING) & ~WF_WORD_OWNER)
+			| (uint64_t)worker->number << WF_WORD_OWNER_SHIFT;
+	while (!wf_u64_cas(&p->word, &word, running));
+	fiber = p->live.fiber;
+	wf_fiber_resume(&worker->sched, fiber, NULL);
+	settle(worker, p, fiber, true);
+}
+
+static void run_one(struct wf_worker *worker, struct wf_proc *p)
+{
+	worker->current = p;
+	worker->operations_left = WF_OPERATIONS_BUDGET;
+	worker->slice_start = 0;
+	switch (wf_word_phase(wf_u64_load_relaxed(&p->word))) {
+	case WF_OWNED:
+		run_owned(worker, p);
+		break;
+	case WF_NEW:
+		run_fresh(worker, p);
+		break;
+	default:
+		run_movable(worker, p);
+		break;
+	}
+	worker->current = NULL;
+}
+
+/* --- the driver and the timers --- */
+
+static bool has_yielded(const struct wf_worker *worker)
+{
+	return !wf_fifo_is_empty(&worker->yielded) || !wf_fifo_is_empty(&worker->yielded_movable);
+}
+
+/* Processes that yielded are ready again: the driver has been asked since. */
+static void release_yielded(struct wf_worker *worker)
+{
+	struct wf_chain chain = { worker->yielded.first, worker->yielded.last, 0 };
+	struct wf_node *node;
+
+	wf_fifo_append(&worker->list, &chain);
+	worker->yielded.first = NULL;
+	while (WF_UNLIKELY((node = wf_fifo_pop(&worker->yielded_movable)) != NULL))
+		wf_worker_push_ring(worker, WF_CONTAINER_OF(node, struct wf_proc, run));
+}
+
+WF_COLD void wf_worker_driver_failed(struct wf_worker *worker, int error)
+{
+	if (worker->driver_failed)
+		return;
+	worker->driver_failed = true;
+	wf_rt_error(worker->rt, (int)worker->number, "poll", error, "the driver %s has failed",
+		worker->driver->name);
+	wf_life_begin_stop(worker->rt, 0);
+}
+
+void wf_worker_poll_driver(struct wf_worker *worker)
+{
+	int r;
+
+	worker->collecting = true;
+	r = worker->driver->poll(worker->driver_state, WF_IO_BATCH, worker->now);
+	worker->collecting = false;
+	if (WF_UNLIKELY(r < 0)) {
+		wf_worker_driver_failed(worker, r);
+		r = 0;
+	}
+	/* A driver that has nothing is asked less often, by workers that have plenty to do. */
+	worker->poll_skip_next = r > 0 ? 0
+		: worker->poll_skip_next < WF_POLL_BACKOFF_MAX / 2 ? worker->poll_skip_next * 2 + 1
+								   : WF_POLL_BACKOFF_MAX;
+	worker->poll_skip = worker->poll_skip_next;
+	if (worker->work_wake_due) {
+		worker->work_wake_due = false;
+		wf_rt_wake_for_work(worker->rt);
+	}
+}
+
+/* Under load: only every few intervals when the driver has had nothing lately. */
+static void poll_driver_busy(struct wf_worker *worker)
+{
+	if (worker->poll_skip > 0) {
+		worker->poll_skip--;
+		return;
+	}
+	wf_worker_poll_driver(worker);
+}
+
+unsigned wf_worker_expire_timers(struct wf_worker *worker)
+{
+	unsigned fired = 0;
+	struct wf_timer *timer;
+
+	wf_wheel_advance(&worker->wheel, worker->now);
+	if (wf_wheel_count(&worker->wheel) == 0)
+		return 0;
+	while (fired < WF_EXPIRE_BUDGET && (timer = wf_wheel_pop_due(&worker->wheel))) {
+		struct wf_proc *p = WF_CONTAINER_OF(timer, struct wf_proc, timer);
+
+		p->live.armed = false;
+		p->live.timed_out = true;
+		wf_proc_wake(worker->rt, worker, p, false);
+		fired++;
+	}
+	if (fired)
+		wf_count(&worker->counters.timers_fired, fired);
+	return fired;
+}
+
+/* --- the turn --- */
+
+/* Step 2. Returns how many processes ran. */
+static unsigned run_batch(struct wf_worker *worker)
+{
+	weft_time end = worker->now + WF_TURN_NS_MAX;
+	unsigned picks = 0;
+
+	while (picks < WF_BUDGET) {
+		struct wf_proc *p = pick(worker);
+
+		if (!p)
+			break;
+		run_one(worker, p);
+		picks++;
+		if (WF_UNLIKELY(picks % WF_CLOCK_PICKS == 0)) {
+			worker->now = wf_clock_now_ns();
+			if (worker->now >= end)
+				break;
+		}
+		if (WF_UNLIKELY(picks % WF_IO_INTERVAL == 0))
+			poll_driver_busy(worker);
+	}
+	wf_count(&worker->counters.picks, picks);
+	return picks;
+}
+
+/* Step 7: certain where the peeks at each push were not. */
+static void wake_others(struct wf_worker *worker)
+{
+	struct weft_rt *rt = worker->rt;
+
+	if (rt->worker_count == 1 || wf_deque_count(&worker->ring) == 0)
+		return;
+	/*
+	 * N1: an RMW on bottom, then claim_any's seq_cst load: with the parker's announce and
+	 * re-check.
+	 */
+	wf_deque_publish(&worker->ring);
+	wf_rt_wake_for_work(rt);
+}
+
+void wf_worker_run(struct wf_worker *worker)
+{
+	struct weft_rt *rt = worker->rt;
+
+	while (wf_u32_load_relaxed(&rt->stop_phase) != WF_ENDED) {
+		unsigned ran, messages, fired;
+
+		worker->now = wf_clock_now_ns(); /* 1 */
+		ran = run_batch(worker);         /* 2 */
+		wf_rcu_quiescent();              /* 3 */
+		if (ran < WF_BUDGET || has_yielded(worker)) /* 4 */
+			wf_worker_poll_driver(worker);
+		else
+			poll_driver_busy(worker);
+		worker->driver->flush(worker->driver_state);
+		release_yielded(worker);
+		messages = wf_worker_drain_inbox(worker); /* 5 */
+		fired = wf_worker_expire_timers(worker);  /* 6 */
+		wf_table_tend(worker);
+		wf_life_check(worker);
+		wf_count(&worker->counters.turns, 1);
+		wake_others(worker);             /* 7 */
+		if (ran + messages + fired == 0 && !wf_worker_has_local_work(worker))
+			wf_worker_idle(worker);  /* 8 */
+		else
+			wf_worker_search_end(worker);
+	}
+}

@@ -1,0 +1,170 @@
+/*
+ * worker.h: one worker: a thread for life and the scheduling state of one core.
+ *
+ * Everything is the owner's alone, in plain fields, except what stands under "any thread"; fields
+ * that other threads read for figures are relaxed atomics. Groups that different cores write are
+ * kept WF_FALSE_SHARING apart.
+ */
+#ifndef WF_CORE_WORKER_H
+#define WF_CORE_WORKER_H
+
+#include <pthread.h>
+
+#include "core/driver.h"
+#include "core/fiber.h"
+#include "core/guard.h"
+#include "core/proc.h"
+#include "core/stack.h"
+#include "core/table.h"
+#include "sync/atomic.h"
+#include "sync/deque.h"
+#include "sync/injector.h"
+#include "sync/rcu.h"
+#include "timer/wheel.h"
+
+/* Limits of one turn. The tunable ones (WF_BUDGET, …) come from configure.py. */
+enum {
+	WF_TURN_NS_MAX = 1000000,     /* a turn runs processes for at most this long */
+	WF_CLOCK_PICKS = 16,          /* the clock is read every so many picks */
+	WF_RUN_NEXT_MAX = 3,          /* uses of the next slot in a row */
+	WF_INBOX_BUDGET = 256,        /* messages handled a turn */
+	WF_EXPIRE_BUDGET = 256,       /* timers fired a turn */
+	WF_OPERATIONS_BUDGET = 128,   /* operations that made progress before a process yields */
+	WF_POLL_BACKOFF_MAX = 8,      /* full turns between polls of a driver that has nothing */
+	WF_STEAL_ROUNDS = 2,          /* passes over all victims before a search gives up */
+};
+
+/* What `token` says, and what the wake was for. */
+enum wf_token {
+	WF_TOKEN_NONE,
+	WF_TOKEN_WORK,     /* work wake: the sleeper is counted as a searcher */
+	WF_TOKEN_DIRECTED, /* its inbox, or a control change */
+};
+
+/* Why a fiber switched back to its worker. */
+enum wf_switch {
+	WF_SWITCH_PARK,  /* waits: RUNNING → WAITING, or → QUEUED if notified meanwhile */
+	WF_SWITCH_YIELD, /* stays ready */
+	WF_SWITCH_END,   /* the body has returned */
+};
+
+struct wf_worker_counters {
+	wf_atomic_u64 picks;       /* processes run; a plain store by the owner */
+	wf_atomic_u64 turns;
+	wf_atomic_u64 steals;      /* successful */
+	wf_atomic_u64 stolen;      /* processes gained */
+	wf_atomic_u64 spills;      /* ring overflows */
+	wf_atomic_u64 parks;
+	wf_atomic_u64 spins;       /* idle phases that spun */
+	wf_atomic_u64 spin_ns;
+	wf_atomic_u64 wakes_work;  /* sent */
+	wf_atomic_u64 wakes_directed;
+	wf_atomic_u64 injected;    /* processes taken from the injector */
+	wf_atomic_u64 local_wakes;
+	wf_atomic_u64 remote_wakes;
+	wf_atomic_u64 timers_fired;
+};
+
+/* Spin or park (core/idle.c). */
+struct wf_idle_policy {
+	int64_t gap_ns;        /* EWMA of the gaps between running out of work and work coming */
+	int64_t credit_ns;     /* what may still be spun */
+	int64_t credited_at_ns;
+};
+
+struct wf_worker {
+	/* Owner: hot. */
+	struct weft_rt *rt;
+	struct wf_proc *current;
+	struct wf_scheduler_context sched;
+	struct wf_proc *run_next;
+	unsigned run_next_uses;
+	enum wf_switch switched;
+	int result;                 /* with WF_SWITCH_END */
+	unsigned operations_left;   /* of the running process */
+	weft_time now;              /* the turn's time, advanced every WF_CLOCK_PICKS */
+	struct wf_fifo list;        /* sticky processes that are ready */
+	struct wf_fifo yielded;     /* joins `list` after the next driver poll */
+	struct wf_fifo yielded_movable; /* joins the ring then */
+	unsigned injector_picks;    /* since the injector was last looked at */
+	bool list_turn;             /* the alternation of list and ring */
+	bool collecting;            /* inside the driver: work wakes are put off */
+	bool work_wake_due;
+	bool searching;             /* counted in the idle word */
+	bool driver_failed;
+	weft_time slice_start;      /* first weft_should_yield() of this run; 0: none yet */
+	unsigned number;
+	struct wf_proc *free;       /* headers never used or from others, linked by run.next */
+	uint32_t free_count;        /* headers in retired.free */
+	wf_atomic_u64 created;      /* stores by the owner, summed by others */
+	wf_atomic_u64 completed;
+	struct wf_stack_pool stacks;
+
+	/* Owner: warm. */
+	struct wf_fifo inbox_rest;  /* drained from the inbox, not yet handled */
+	struct wf_retired retired;
+	void *driver_state;
+	const struct wf_driver *driver;
+	unsigned poll_skip;         /* full turns left before the next poll */
+	unsigned poll_skip_next;
+	uint64_t random;
+	struct wf_idle_policy idle;
+	unsigned seen_stop;         /* the last rt->stop_phase acted upon */
+	bool closed;                /* this worker has seen that the table is closed */
+	bool swept;
+	int cpu;                    /* pinned to; -1: not pinned */
+	pthread_t thread;
+	bool thread_started;
+	struct wf_guard_thread guard; /* its signal stack */
+	uint64_t stacks_refused;
+	weft_time stack_logged_at;
+	struct wf_worker_counters counters;
+
+	/* Owner: the ring's thieves have their own lines inside. */
+	struct wf_deque ring WF_ALIGNED(WF_FALSE_SHARING);
+
+	/* Any thread. */
+	struct wf_injector inbox WF_ALIGNED(WF_FALSE_SHARING);
+	wf_atomic_u32 token WF_ALIGNED(WF_FALSE_SHARING); /* enum wf_token; wf_worker_wake → park */
+
+	/* Owner: big. */
+	struct wf_wheel wheel WF_ALIGNED(WF_FALSE_SHARING);
+};
+
+/* Adds to a counter of the owner's. */
+WF_INLINE void wf_count(wf_atomic_u64 *counter, uint64_t n)
+{
+	wf_u64_store_relaxed(counter, wf_u64_load_relaxed(counter) + n);
+}
+
+/* worker.c */
+void wf_worker_run(struct wf_worker *worker);
+struct wf_proc *wf_worker_take_injected(struct wf_worker *worker);
+void wf_worker_push_ring(struct wf_worker *worker, struct wf_proc *proc);
+void wf_worker_notify(struct wf_worker *worker);
+void wf_worker_poll_driver(struct wf_worker *worker);
+unsigned wf_worker_expire_timers(struct wf_worker *worker);
+bool wf_worker_has_local_work(struct wf_worker *worker);
+
+/* Sends the token of a wake whose target's parked bit the caller has cleared. Any thread. */
+void wf_worker_wake(struct wf_worker *target, enum wf_token token);
+
+/* A work wake if somebody is parked and nobody searches. Any thread; after an RMW. */
+void wf_rt_wake_for_work(struct weft_rt *rt);
+
+/* Wakes every parked worker (stop, end). Any thread. */
+void wf_rt_wake_all(struct weft_rt *rt);
+
+/* The driver has failed for good: one error, and the runtime stops. */
+void wf_worker_driver_failed(struct wf_worker *worker, int error);
+
+/* idle.c: called with nothing to do; returns when there may be. */
+void wf_worker_idle(struct wf_worker *worker);
+
+/* Gives the searcher's count back, if this worker holds one: it has something to run. */
+void wf_worker_search_end(struct wf_worker *worker);
+
+/* inbox.c: handles at most WF_INBOX_BUDGET messages; returns how many. */
+unsigned wf_worker_drain_inbox(struct wf_worker *worker);
+
+#endif
