@@ -1,0 +1,184 @@
+/*
+ * <weft/io.h>: network I/O for processes.
+ *
+ * Handles are plain file descriptors (later also Weft's own, from 2^30 up: weft_fd_kernel() tells).
+ * A call that cannot go on parks the calling process, never its thread. Use each descriptor with
+ * Weft's calls only, and end it with weft_close() (or weft_fd_forget(), which hands it back to the
+ * host): the runtime keeps state for it that close(2) does not know of. At most one process may
+ * wait to read and one to write a descriptor at a time (others get -EBUSY); weft_accept() and
+ * weft_poll_fd() may be waited in by many. Processes of several runtimes may use a descriptor, but
+ * not wait on it at the same time (-EBUSY). One made elsewhere may be used as well: its first use
+ * makes it non-blocking.
+ *
+ * Addresses are text: "tcp:HOST:PORT", HOST an IPv4 address, an IPv6 address in brackets, a name,
+ * or empty for all; PORT a number, 0 for any. "tcp:[::]:7000" listens on IPv6 and IPv4.
+ *
+ * Unless said otherwise: Threads: any process. Blocks: until the deadline. Cancel: -ECANCELED, and
+ * nothing was read, written, accepted or connected by that call (write_all and read_exact say
+ * more). Every call may return -EBADF (not an open descriptor, or one that was reused since),
+ * -ECANCELED (also when the descriptor was closed by another process meanwhile), -ETIME, -EAGAIN
+ * (WEFT_POLL only), -EPERM (outside a process), and what the system call gives.
+ */
+#ifndef WEFT_IO_H
+#define WEFT_IO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <weft/time.h>
+#include <weft/process.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Bytes that an address as text needs at most, with the NUL. */
+#define WEFT_ADDRESS_MAX 96
+
+/*
+ * Opens a listening socket. backlog: 0 for the system's most.
+ * Threads: any thread. Blocks: never for a literal address. For a name the resolver is asked: a
+ * process parks until it answers, any other thread blocks. Cancel: only while that is asked.
+ * Returns: the descriptor; -EINVAL for a malformed address or a negative backlog; -EADDRINUSE,
+ * -EADDRNOTAVAIL, -EACCES, -EMFILE, …; -ENOENT, -EHOSTUNREACH for a name; -ECANCELED.
+ */
+WEFT_API int weft_listen(const char *address, int backlog);
+
+/*
+ * Accepts a connection: non-blocking, close-on-exec, TCP_NODELAY set.
+ * Returns: the new descriptor; -EMFILE/-ENFILE/-ENOMEM (the caller decides when to try again;
+ * weft_serve() backs off by itself). A connection that died in the queue is skipped.
+ */
+WEFT_API int weft_accept(int fd, weft_time deadline);
+
+/*
+ * Connects to an address; all addresses a name has are tried in turn until the deadline, each for
+ * its share of the time that is left. An empty host is this machine.
+ * Returns: the descriptor (as from weft_accept); -EINVAL; -ENOENT for an unknown name; the last
+ * error of the attempts.
+ */
+WEFT_API int weft_connect(const char *address, weft_time deadline);
+
+/*
+ * Reads what is there, at most `size` bytes, at least one.
+ * Returns: the count; 0 at the end of the stream (or for size 0).
+ */
+WEFT_API ssize_t weft_read(int fd, void *buffer, size_t size, weft_time deadline);
+
+/*
+ * Reads exactly `size` bytes, or fewer only if the stream ends before.
+ * Cancel, deadline, error: part of it may have been read, how much is not told; use weft_read() in
+ * a loop of your own where that matters.
+ * Returns: the count, less than `size` at the end of the stream.
+ */
+WEFT_API ssize_t weft_read_exact(int fd, void *buffer, size_t size, weft_time deadline);
+
+/*
+ * Writes what the socket takes now, at least one byte. SIGPIPE is never raised.
+ * Returns: the count; -EPIPE, -ECONNRESET when the peer is gone.
+ */
+WEFT_API ssize_t weft_write(int fd, const void *buffer, size_t size, weft_time deadline);
+
+/*
+ * Writes all of it.
+ * Cancel, deadline, error: part of it may have been written, how much is not told.
+ * Returns: `size`.
+ */
+WEFT_API ssize_t weft_write_all(int fd, const void *buffer, size_t size, weft_time deadline);
+
+/* weft_poll_fd() */
+#define WEFT_READABLE 1u
+#define WEFT_WRITABLE 2u
+#define WEFT_HANGUP   4u /* always reported */
+#define WEFT_ERROR    8u /* always reported */
+
+/*
+ * Waits until a pollable descriptor is ready for one of `events`.
+ * Returns: what it is ready for (more than 0).
+ */
+WEFT_API int weft_poll_fd(int fd, unsigned events, weft_time deadline);
+
+/* A buffer lent by the runtime; release it on any thread, soon. */
+struct weft_buf {
+	void *data;
+	size_t size;     /* bytes received */
+	void *owner;     /* the runtime's */
+};
+
+/*
+ * Receives into a buffer of the runtime's. On epoll a copy; drivers that can lend theirs.
+ * Returns: the count; 0 at the end of the stream (nothing to release then); -ENOMEM.
+ */
+WEFT_API ssize_t weft_recv_buf(int fd, struct weft_buf *buffer_out, weft_time deadline);
+
+/* Gives a buffer back. Accepts a zeroed one. Threads: any thread. Blocks: never. */
+WEFT_API void weft_buf_release(struct weft_buf *buffer);
+
+/*
+ * Ends a descriptor: processes parked on it get -ECANCELED; the number is free for reuse when the
+ * last of them has left. Never waits.
+ * Threads: any thread. Blocks: never. Cancel: not a point of cancellation.
+ * Returns: 0, or -EBADF.
+ */
+WEFT_API int weft_close(int fd);
+
+/*
+ * Hands a descriptor back to the host, open: Weft forgets it. Nobody may wait on it.
+ * Threads: any thread. Blocks: never. Returns: 0; -EBUSY while a call is in progress; -EBADF if
+ * Weft does not know it.
+ */
+WEFT_API int weft_fd_forget(int fd);
+
+/* True for a descriptor of the kernel's, false for a handle of Weft's own. Threads: any thread. */
+WEFT_API bool weft_fd_kernel(int fd);
+
+/*
+ * The local address of a socket as text, "tcp:127.0.0.1:7000".
+ * Threads: any thread. Blocks: never. Returns: 0, -EBADF, -ENOTSOCK, -EAFNOSUPPORT, -ENOSPC.
+ */
+WEFT_API int weft_local_address(int fd, char *text_out, size_t text_size);
+
+/* Serves one connection; the descriptor is closed when it returns. Runs as a process of its own. */
+typedef int (*weft_serve_fn)(int fd, void *arg);
+
+/* What happens when connections_max are open. */
+enum weft_serve_policy {
+	WEFT_SERVE_WAIT = 0, /* leave new ones in the kernel's queue */
+	WEFT_SERVE_SHED,     /* accept and close at once */
+};
+
+struct weft_serve_opts {
+	size_t size;           /* sizeof(struct weft_serve_opts) */
+	int backlog;           /* 0: the system's most */
+	unsigned connections_max; /* 0: no cap; counted over all workers */
+	enum weft_serve_policy policy;
+	unsigned accept_budget; /* connections accepted in a row before others run; 0: 16 */
+	/*
+	 * Called once, with the bound address, when every listener is open and before the first
+	 * accept.
+	 */
+	void (*on_listen)(const char *address, void *arg);
+	size_t stack_size;     /* of the handlers; 0: the runtime's default */
+};
+
+/*
+ * Listens on `address` with one socket per worker, steered so that a connection is accepted on the
+ * worker of the CPU it arrived on, and runs handler(fd, arg) as a process for each: on that worker
+ * too if the workers are pinned, which steering needs; else on any.
+ * Blocks: until the runtime begins to stop, or the caller is cancelled. Listeners are closed then
+ * (what waits in their queues has been accepted); handlers go on until they end or are cancelled.
+ * EMFILE and the like back off without spinning, with one line on the log.
+ * Returns: 0 on stop; -ECANCELED; as weft_listen() if it cannot begin: a port in use is
+ * -EADDRINUSE, also when the other user set SO_REUSEPORT.
+ */
+WEFT_API int weft_serve(const char *address, weft_serve_fn handler, void *arg);
+WEFT_API int weft_serve_with(const char *address, weft_serve_fn handler, void *arg,
+	const struct weft_serve_opts *opts);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
