@@ -1,0 +1,334 @@
+"""configure.py, build.ninja, the runners and the lints do what they say.
+
+Method: configure.py is run with arguments that must be refused, and its output compared whole; the
+runners and lints are given planted faults and must find each; public headers are compiled alone.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.path.join(ROOT, os.environ.get("WEFT_BUILD_DIR", "build"))
+
+sys.path.insert(0, ROOT)
+import configure  # noqa: E402 (needs the path)
+
+
+def run(*command, **options):
+    return subprocess.run(command, cwd=options.pop("cwd", ROOT), stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
+                          **options)
+
+
+def read(*path):
+    with open(os.path.join(ROOT, *path), encoding="utf-8") as file:
+        return file.read()
+
+
+def write(root, path, text):
+    path = os.path.join(root, path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+class Options(unittest.TestCase):
+    """A wrong option: one line, status 2, and nothing is written."""
+
+    def refused(self, arguments, text):
+        before = os.stat(os.path.join(ROOT, "build.ninja")).st_mtime_ns
+        result = run(sys.executable, "configure.py", *arguments)
+        self.assertEqual(result.stderr, "configure.py: " + text + "\n")
+        self.assertEqual((result.returncode, result.stdout), (2, ""))
+        self.assertEqual(os.stat(os.path.join(ROOT, "build.ninja")).st_mtime_ns, before)
+
+    def test_each_tuning_option_refuses_what_is_out_of_range(self):
+        for option in configure.TUNING:
+            wrong = ["", "x", "-1", "1.5"]
+            if not option.choices:
+                wrong += [str(option.low - 1), str(option.high + 1)]
+            if option.power_of_two:
+                wrong += [str(option.low * 3)]
+            if option.multiple > 1:
+                wrong += [str(option.low + 1)]
+            for value in wrong:
+                if option.low == 0 and value == "-1":
+                    value = "-0"
+                with self.subTest(option=option.name, value=value):
+                    self.assertIsNone(option.parse(value))
+            self.refused(["--%s=%s" % (option.name, wrong[-1])],
+                         "--%s=%s: must be %s" % (option.name, wrong[-1], option.takes()))
+
+    def test_messages_name_option_value_and_range(self):
+        for arguments, text in (
+                (["--ring-size=3"], "--ring-size=3: must be a power of two from 4 to 4096"),
+                (["--workers-max", "49"], "--workers-max=49: must be a number from 1 to 48"),
+                (["--run-order=random"], "--run-order=random: must be fifo or lifo"),
+                (["--stack-size=20000"],
+                 "--stack-size=20000: must be a multiple of 4096 from 16384 to 1073741824"),
+                (["--spin-credit=101"], "--spin-credit=101: must be a number from 0 to 100"),
+                (["--driver=select"], "--driver=select: must be epoll"),
+                (["--bogus"], "unknown option --bogus"),
+                (["--ring=8"], "unknown option --ring=8"),
+                (["--budget"], "argument --budget: expected one argument"),
+                (["--deps=all"], "--deps=all: must be of test, perf, cross"),
+                (["--march=a b"], "--march=a b: must be the name of a CPU"),
+                (["--prefix=usr"], "--prefix=usr: must be absolute"),
+                (["--build-dir=../b"], "--build-dir=../b: must be a plain path in the tree")):
+            with self.subTest(arguments=arguments):
+                self.refused(arguments, text)
+
+    def test_the_wheel_covers_two_years_or_is_refused(self):
+        self.refused(["--wheel-levels=7"],
+                     "--wheel-levels=7 with --tick-shift=10 covers less than two years: at least 8")
+        self.refused(["--wheel-levels=8", "--tick-shift=20"],
+                     "--wheel-levels=8 with --tick-shift=20 does not fit 63 bits: at most 7")
+        for shift in range(10, 21):
+            values = {"tick-shift": shift, "wheel-levels": configure.wheel_levels_default(shift)}
+            configure.check_wheel(values)
+            self.assertGreaterEqual(configure.wheel_range_ns(shift, values["wheel-levels"]),
+                                    2 * 365 * 86400 * 10**9)
+
+    def test_a_missing_package_is_named_in_one_line(self):
+        result = run(sys.executable, "configure.py", "--cc=no-such-compiler")
+        self.assertEqual(result.stderr, "configure.py: missing no-such-compiler:"
+                         " apt-get install gcc (or ./configure.py --deps)\n")
+        self.assertEqual((result.returncode, result.stdout), (1, ""))
+
+    def test_help_shows_every_option(self):
+        result = run(sys.executable, "configure.py", "--help")
+        self.assertEqual(result.returncode, 0)
+        for option in configure.TUNING:
+            self.assertIn("--" + option.name, result.stdout)
+
+
+class Generated(unittest.TestCase):
+    """build.ninja."""
+
+    def generate(self, *arguments):
+        path = "build/test-generated"
+        result = run(sys.executable, "configure.py", "--build-dir=" + path, *arguments)
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        return read(path, "build.ninja"), result.stdout
+
+    def test_the_committed_one_is_what_the_defaults_generate(self):
+        committed = read("build.ninja")
+        if committed.splitlines()[0] != "# configure.py arguments:":
+            self.skipTest("configured with other arguments")
+        args = configure.parse_arguments([])
+        self.assertEqual(configure.Build(args, configure.tuning_values(args), []).everything(),
+                         committed)
+
+    def test_it_names_no_place_of_this_machine(self):
+        for number, line in enumerate(read("build.ninja").splitlines(), 1):
+            for word in re.findall(r"(?<![\w.$}/])/[\w./-]+", line):
+                self.fail("line %d: %s" % (number, word))
+
+    def test_arguments_are_recorded_and_reach_the_compiler(self):
+        text, printed = self.generate("--run-order=lifo", "--ring-size=64", "--cflags=-DA='1 2$'")
+        self.assertEqual(text.splitlines()[0], "# configure.py arguments: "
+                         "--build-dir=build/test-generated --run-order=lifo --ring-size=64 "
+                         "'--cflags=-DA='\"'\"'1 2$'\"'\"''")
+        self.assertIn("-DWF_RUN_ORDER_FIFO=0 ", text)
+        self.assertIn("-DWF_RING_SIZE=64 ", text)
+        self.assertIn("run-order=lifo ring-size=64", printed)
+        self.assertIn("\ncflags = -DA='1 2$$'\n", text)
+
+    def test_every_tuning_option_reaches_the_code(self):
+        code = "".join(read(place, name) for folder in ("sync", "timer", "core", "io")
+                       for place, _, names in os.walk(os.path.join(ROOT, folder))
+                       for name in names if name.endswith((".c", ".h")))
+        for define in [option.define for option in configure.TUNING] + ["WF_BUILD_CONFIG"]:
+            self.assertRegex(code, r"\b%s\b" % define)
+
+    def test_tables_name_everything_once_and_in_order(self):
+        tables = ("TESTS", "TEST_SCRIPTS", "CROSS_TESTS", "PERF", "EXAMPLES")
+        for node in ast.parse(read("configure.py")).body:
+            table = isinstance(node, ast.Assign) and ast.unparse(node.targets[0])
+            if table in tables:
+                names = node.value.keys if isinstance(node.value, ast.Dict) else node.value.elts
+                names = [name.value for name in names]
+                self.assertEqual(names, sorted(set(names)), table)
+        self.assertEqual(len(configure.LIBRARY), len(set(configure.LIBRARY)))
+
+    def test_every_source_in_the_tree_is_listed(self):
+        listed = set(configure.LIBRARY) | {"test/harness.c"}
+        listed |= {"examples/%s.c" % name for name in configure.EXAMPLES}
+        listed |= {"test/%s.c" % name for name in configure.TESTS}
+        listed |= {"test/%s.py" % name for name in configure.TEST_SCRIPTS}
+        listed |= {source for sources in configure.PERF.values() for source in sources}
+        found = set()
+        for folder in ("sync", "timer", "core", "io", "examples", "test", "perf"):
+            for place, folders, names in os.walk(os.path.join(ROOT, folder)):
+                folders[:] = [name for name in folders if name != "tools"]
+                found |= {os.path.relpath(os.path.join(place, name), ROOT) for name in names
+                          if name.endswith((".c", ".S")) or re.fullmatch(r"test_.*\.py", name)}
+        tracked = run("git", "ls-files")
+        if tracked.returncode == 0 and tracked.stdout:
+            found &= set(tracked.stdout.split("\n"))
+        self.assertEqual(sorted(found - listed), [])
+        self.assertEqual([path for path in sorted(listed) if not os.path.exists(
+            os.path.join(ROOT, path))], [])
+
+
+class Headers(unittest.TestCase):
+    """Each public header alone, as users compile: C11 and C++17, many warnings, all errors."""
+
+    COMPILERS = (
+        ("gcc", "-std=c11", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wundef",
+         "-Wstrict-prototypes", "-Wredundant-decls", "-Wc++-compat"),
+        ("g++", "-std=c++17", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow",
+         "-Wundef", "-Wold-style-cast", "-Wredundant-decls"),
+        ("clang", "-std=c11", "-Weverything", "-Wno-padded", "-Wno-declaration-after-statement",
+         "-Wno-unused-macros"),
+        ("clang++", "-std=c++17", "-Weverything", "-Wno-padded", "-Wno-c++98-compat",
+         "-Wno-c++98-compat-pedantic", "-Wno-unused-macros"),
+    )
+
+    def test_each_compiles_alone(self):
+        for compiler, *flags in self.COMPILERS:
+            for name in configure.PUBLIC.values():
+                with self.subTest(compiler=compiler, header=name):
+                    language = "c++" if compiler.endswith("++") else "c"
+                    with tempfile.TemporaryDirectory() as place:
+                        source = "user.c" if language == "c" else "user.cpp"
+                        write(place, source, "#include <%s>\n#include <%s>\n"
+                              "extern int used;\nint used;\n" % (name, name))
+                        result = run(compiler, *flags, "-Werror", "-fsyntax-only", "-x", language,
+                                     "-I", os.path.join(BUILD, "include"), source, cwd=place)
+                    self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_none_shows_what_we_are_built_of(self):
+        for source in configure.PUBLIC:
+            self.assertNotRegex(read(source), r"_Atomic|include\s*<(ck_|urcu|liburing|stdatomic)")
+
+
+class Runners(unittest.TestCase):
+    """Failures are found, by Criterion and by the own runner, and by the script that runs both."""
+
+    EXPECTED = {
+        "assert_ends_the_test": r"planted\.c:\d+.*number == 4 \(-3 against 4\): number of things",
+        "expect_goes_on": r'"left" == "right".*0\.5 == 0\.25 \(0\.5 against 0\.25\): second check',
+        "fails_in_a_thread": r"index != 1 \(1 against 1\): in a thread",
+        "fails_with_the_status_it_expects": r"must not count",
+        "ends_by_a_signal": "", "does_not_end_by_the_signal": "", "exits_with_a_status": "",
+        "hangs": "[Tt]imed out",
+    }
+
+    def program(self, mode):
+        return os.path.relpath(os.path.join(BUILD, mode, "test/tools/planted"), ROOT)
+
+    def test_each_planted_failure_is_found_by_both(self):
+        for mode in ("dev", "tsan"):
+            with self.subTest(mode=mode):
+                result = run(self.program(mode), "-j1", "--verbose")
+                output = result.stdout + result.stderr
+                self.assertNotEqual(result.returncode, 0)
+                self.assertIn("[====] Synthesis: Tested: 9 | Passing: 1 | Failing: 8 | Crashing: 1",
+                              output)
+                for name, message in self.EXPECTED.items():
+                    self.assertRegex(output, r"\[FAIL\] planted::%s" % name)
+                    self.assertRegex(output, re.compile(message, re.DOTALL))
+                self.assertIn("no device here", output)
+                self.assertNotIn("went on", output)
+
+    def run_tests(self, *programs, timeout="60"):
+        return run(sys.executable, "test/tools/run_tests.py", "--timeout", timeout, *programs)
+
+    def test_the_sum_is_the_last_line_and_failures_fail(self):
+        result = self.run_tests(self.program("dev"))
+        self.assertEqual(result.stdout.splitlines()[-1], "1 passed, 8 failed")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("number of things", result.stdout)
+
+    def test_no_test_at_all_fails(self):
+        result = self.run_tests()
+        self.assertEqual((result.returncode, result.stdout), (1, "0 passed, 0 failed\n"))
+
+    def test_programs_that_hang_or_end_early_fail(self):
+        with tempfile.TemporaryDirectory() as place:
+            write(place, "hangs.py", "import time, unittest\ntime.sleep(60)\n")
+            write(place, "ends.py", "import os\nos._exit(0)\n")
+            write(place, "none.py", "")
+            for name, problem, limit in (
+                    ("hangs.py", "timed out", "0.5"),
+                    ("ends.py", "ended with status 0 and no closing line", "60"),
+                    ("none.py", "ran no test", "60")):
+                with self.subTest(name=name):
+                    result = self.run_tests(os.path.join(place, name), timeout=limit)
+                    self.assertEqual(result.returncode, 1)
+                    self.assertIn(problem, result.stdout)
+                    self.assertEqual(result.stdout.splitlines()[-1], "0 passed, 1 failed")
+
+    def test_scripts_count_failures_errors_and_skips(self):
+        with tempfile.TemporaryDirectory() as place:
+            write(place, "some.py", """
+import unittest
+class Some(unittest.TestCase):
+    def test_passes(self):
+        pass
+    def test_fails(self):
+        self.assertEqual(1, 2)
+    def test_fails_twice_inside(self):
+        for i in range(2):
+            with self.subTest(i=i):
+                self.fail("no")
+    def test_errors(self):
+        raise OSError
+    def test_skips(self):
+        self.skipTest("not here")
+""")
+            result = self.run_tests(os.path.join(place, "some.py"))
+        self.assertIn("Tested: 4 | Passing: 1 | Failing: 3", result.stdout)
+        self.assertEqual(result.stdout.splitlines()[-1], "1 passed, 3 failed")
+
+
+class Layers(unittest.TestCase):
+    def test_the_tree_keeps_them(self):
+        result = run(sys.executable, "test/tools/layers.py", "--tracked")
+        self.assertEqual((result.stdout, result.returncode), ("layers: nothing to report\n", 0))
+
+    def test_each_kind_of_violation_is_found(self):
+        planted = (
+            ("sync/a.h", '#include "timer/wheel.h"', "sync may not include timer/wheel.h"),
+            ("timer/a.c", '#include "core/worker.h"', "timer may not include core/worker.h"),
+            ("core/a.c", '#include "io/fd.h"', "core may not include io/fd.h"),
+            ("examples/a.c", '#include "core/proc.h"', "examples may not include core/proc.h"),
+            ("core/b.c", '#include "worker.h"', 'include "worker.h" is not written from the root'),
+            ("core/c.c", "#include <ck_ring.h>", "<ck_ring.h> belongs to sync/ perf/"),
+            ("sync/b.c", "# include <urcu-qsbr.h>", "<urcu-qsbr.h> belongs to sync/rcu.c"),
+            ("io/a.c", "#include <liburing.h>", "<liburing.h> belongs to io/uring.c"),
+            ("sync/c.c", "#include <weft.h>", "<weft.h> belongs to core/ io/"),
+            ("core/d.c", "#include <weft/io.h>", "<weft/io.h> belongs to core/weft.h"),
+            ("test/a.c", "#include <criterion/criterion.h>", "belongs to test/harness.h"),
+            ("core/e.c", "\tpthread_mutex_lock(&lock);", "pthread_mutex_lock: only in"),
+            ("io/b.c", "\tclock_gettime(CLOCK_MONOTONIC, &now);", "clock_gettime: only in"),
+            ("core/f.c", "\tfree (p);", "free: only in"),
+            ("core/g.c", "static __thread int x;", "__thread: only in"),
+            ("io/c.c", "\t__atomic_store_n(&a, 1, 0);", "__atomic_store_n: only in"),
+            ("core/h.c", "/* " + "TO" "DO: more */", "unfinished: /* "),
+            ("perf/a.py", "# " + "FIX" "ME", "unfinished: # "),
+            ("core/i.c", "int x;" + " " * 120 + "int y;", "columns, at most"),
+        )
+        harmless = (
+            ("core/y.c", '/* pthread_create() and malloc() */ const char *s = "free(";'),
+            ("core/z.c", '#include "sync/deque.h"\n#include <weft.h>\n#include <pthread.h>\n'
+                         "static pthread_t thread;\nvoid (*release)(void *);\n"),
+            ("test/b.c", '#include "core/worker.h"\nvoid f(void) { free(0); }'),
+        )
+        with tempfile.TemporaryDirectory() as place:
+            for path, line, *_ in planted + harmless:
+                write(place, path, "\n" + line + "\n")
+            result = run(sys.executable, "test/tools/layers.py", place)
+        self.assertEqual(result.returncode, 1)
+        for path, _, message in planted:
+            with self.subTest(path=path):
+                self.assertRegex(result.stdout, "(?m)^%s:2: .*%s" % (re.escape(path),
+                                                                    re.escape(message)))
+        for path, _ in harmless:
+            self.assertNotIn(path, result.stdout)

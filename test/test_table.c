@@ -1,0 +1,424 @@
+/*
+ * Goal: an id means one process for ever, headers are used again, and their memory is bounded.
+ * Method: many short processes; ids kept after the end; counts of what an allocator handed out.
+ * Where threads race, an answer is judged only where all interleavings give the same.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "test/runtime.h"
+
+/* ---- Ids ------------------------------------------------------------------------------------ */
+
+struct id {
+	unsigned runtime, index, generation;
+};
+
+static struct id id_of(weft_pid pid)
+{
+	char text[WEFT_PID_TEXT_MAX];
+	struct id id;
+
+	cr_assert_eq(sscanf(weft_pid_format(pid, text), "<%u.%u.%u>", &id.runtime, &id.index,
+			     &id.generation),
+		3, "%s", text);
+	return id;
+}
+
+static void is_unknown(weft_pid pid)
+{
+	int result = 99;
+
+	cr_assert_eq(weft_wake(pid), -ESRCH);
+	cr_assert_eq(weft_cancel(pid), -ESRCH);
+	cr_assert_eq(weft_detach(pid), -ESRCH);
+	cr_assert_eq(weft_try_join(pid, &result), -ESRCH);
+	cr_assert_eq(weft_join(pid, &result, WEFT_FOREVER), -ESRCH);
+	cr_assert_eq(result, 99);
+}
+
+enum { IDS = 50000 / HARNESS_SLOWDOWN };
+
+static uint64_t ids[IDS];
+
+static int order(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static int spawns_and_joins(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < IDS; i++) {
+		weft_pid pid = spawned(returns, &(int){7});
+
+		ids[i] = pid.raw;
+		cr_assert_eq(joined(pid), 7);
+	}
+	return 1;
+}
+
+Test(table, ids_never_repeat_while_slots_do, .timeout = 30)
+{
+	weft_rt *rt = runtime_new(1);
+	unsigned highest = 0;
+
+	cr_assert_eq(runtime_do(rt, spawns_and_joins, NULL), 1);
+	qsort(ids, IDS, sizeof ids[0], order);
+	for (int i = 0; i < IDS; i++) {
+		struct id id = id_of((weft_pid){ids[i]});
+
+		cr_assert(i == 0 || ids[i] != ids[i - 1], "an id was given twice");
+		highest = id.index > highest ? id.index : highest;
+		is_unknown((weft_pid){ids[i]});
+	}
+	cr_assert_lt(highest, IDS / 2, "slots are not used again");
+	runtime_end(rt);
+}
+
+Test(table, ids_of_no_process_are_unknown, .timeout = 10)
+{
+	weft_rt *rt = runtime_new(1);
+	weft_pid pid;
+
+	is_unknown((weft_pid){0});
+	is_unknown((weft_pid){UINT64_MAX});
+	for (int bit = 0; bit < 64; bit++)
+		is_unknown((weft_pid){(uint64_t)1 << bit});
+	/* One bit away from a live one. */
+	cr_assert_eq(weft_rt_spawn(rt, parks, NULL, NULL, &pid), 0);
+	for (int bit = 0; bit < 64; bit++)
+		is_unknown((weft_pid){pid.raw ^ (uint64_t)1 << bit});
+	cr_assert_eq(weft_wake(pid), 0);
+	cr_assert_eq(joined(pid), 0);
+	is_unknown(pid);
+	runtime_end(rt);
+}
+
+Test(table, ids_outlive_their_runtime_and_the_next_in_its_place, .timeout = 20)
+{
+	enum { COUNT = 50, ROUNDS = 5 };
+	weft_pid old[ROUNDS][COUNT], pid;
+
+	for (int round = 0; round < ROUNDS; round++) {
+		weft_rt *rt = runtime_new(1);
+
+		for (int i = 0; i < COUNT; i++)
+			cr_assert_eq(weft_rt_spawn(rt, parks, NULL, NULL, &old[round][i]), 0);
+		pid = old[round][0];
+		/* The same places, but other generations: the old ids hit none of these. */
+		for (int past = 0; past < round; past++) {
+			cr_assert_eq(id_of(old[past][0]).runtime, id_of(pid).runtime);
+			for (int i = 0; i < COUNT; i++) {
+				cr_assert_eq(id_of(old[past][i]).index, id_of(old[round][i]).index);
+				is_unknown(old[past][i]);
+			}
+		}
+		for (int i = 0; i < COUNT; i++)
+			cr_assert_eq(weft_try_join(old[round][i], NULL), -EAGAIN);
+		runtime_end(rt);
+		for (int i = 0; i < COUNT; i++)
+			is_unknown(old[round][i]);
+	}
+}
+
+/* ---- Q9: stale ids from foreign threads ----------------------------------------------------- */
+
+enum { READERS = 4, SHOWN = 64, COMING = 200000 / HARNESS_SLOWDOWN };
+
+struct parade {
+	wf_atomic_u64 shown[SHOWN]; /* ids of processes that come, live and have gone */
+	wf_atomic_u32 over;
+	wf_atomic_u64 taken; /* results that readers got */
+	wf_atomic_u64 asked;
+	uint64_t joined; /* results that the marshal got */
+	uint64_t ran;
+};
+
+static int walks(void *arg)
+{
+	struct parade *parade = arg;
+
+	parade->ran++;
+	return 7;
+}
+
+static void takes_if_there(struct parade *parade, weft_pid pid, uint64_t *taken)
+{
+	int result = 99;
+	int r = weft_try_join(pid, &result);
+
+	cr_assert(r == 0 || r == -EAGAIN || r == -EBUSY || r == -ESRCH, "try_join: %d", r);
+	cr_assert_eq(result, r == 0 ? 7 : 99);
+	*taken += r == 0;
+	(void)parade;
+}
+
+static void reads(unsigned index, void *arg)
+{
+	struct parade *parade = arg;
+	uint64_t random = harness_seed() + index, asked = 0, taken = 0;
+
+	while (!wf_u32_load_acquire(&parade->over)) {
+		weft_pid pid = {
+			wf_u64_load_relaxed(&parade->shown[harness_random_below(&random, SHOWN)])};
+		int r = weft_wake(pid);
+
+		cr_assert(r == 0 || r == -ESRCH, "wake: %d", r);
+		takes_if_there(parade, pid, &taken);
+		asked++;
+	}
+	wf_u64_fetch_add(&parade->asked, asked);
+	wf_u64_fetch_add(&parade->taken, taken);
+}
+
+/* Shows each process's id, then joins what was shown in that place before: a reader may have. */
+static int marshals(void *arg)
+{
+	struct parade *parade = arg;
+	int result, r;
+
+	for (unsigned i = 0; i < COMING + SHOWN; i++) {
+		wf_atomic_u64 *place = &parade->shown[i % SHOWN];
+		weft_pid old = {wf_u64_load_relaxed(place)};
+
+		if (old.raw) {
+			r = weft_join(old, &result, WEFT_FOREVER);
+			cr_assert(r == 0 || r == -ESRCH, "join: %d", r);
+			cr_assert(r != 0 || result == 7);
+			parade->joined += r == 0;
+			/* Gone: it stays shown, or gives its place to the next. */
+			cr_assert_eq(weft_wake(old), -ESRCH);
+		}
+		if (i < COMING)
+			wf_u64_store_release(place, spawned(walks, parade).raw);
+	}
+	wf_u32_store_release(&parade->over, 1);
+	return 1;
+}
+
+static void leads_or_reads(unsigned index, void *arg)
+{
+	struct parade *parade = arg;
+
+	if (index < READERS) {
+		reads(index, parade);
+		return;
+	}
+	cr_assert_eq(in_runtime(1, marshals, parade), 1);
+}
+
+Test(table, stale_ids_are_harmless_from_any_thread, .timeout = 60)
+{
+	static struct parade parade;
+
+	harness_threads(READERS + 1, leads_or_reads, &parade);
+	cr_assert_eq(parade.ran, COMING);
+	cr_assert_eq(wf_u64_load_relaxed(&parade.taken) + parade.joined, COMING,
+		"a result was lost or handed out twice");
+	cr_assert_gt(wf_u64_load_relaxed(&parade.asked), 0);
+}
+
+/* The same while whole runtimes come and go in one slot. */
+static void makes_runtimes(unsigned index, void *arg)
+{
+	struct parade *parade = arg;
+
+	if (index < READERS) {
+		reads(index, parade);
+		return;
+	}
+	for (int i = 0; i < 60 / HARNESS_SLOWDOWN + 10; i++) {
+		weft_rt *rt = runtime_new_with(&(struct weft_rt_opts){
+			.workers = 1, .idle = WEFT_IDLE_PARK, .name = "coming"});
+
+		for (int k = 0; k < SHOWN; k++) {
+			weft_pid pid;
+
+			cr_assert_eq(weft_rt_spawn(rt, walks, parade, NULL, &pid), 0);
+			wf_u64_store_release(&parade->shown[k], pid.raw);
+		}
+		runtime_end(rt);
+		for (int k = 0; k < SHOWN; k++)
+			cr_assert_eq(weft_wake((weft_pid){wf_u64_load_relaxed(&parade->shown[k])}),
+				-ESRCH);
+	}
+	wf_u32_store_release(&parade->over, 1);
+}
+
+Test(table, stale_ids_are_harmless_while_runtimes_come_and_go, .timeout = 60)
+{
+	static struct parade parade;
+
+	harness_threads(READERS + 1, makes_runtimes, &parade);
+	cr_assert_eq(parade.ran % SHOWN, 0, "a runtime ended without running what it had accepted");
+	cr_assert_gt(wf_u64_load_relaxed(&parade.asked), 0);
+}
+
+/* ---- Limits --------------------------------------------------------------------------------- */
+
+enum { PROCESSES_MAX = 512 };
+
+static int fills_up(void *arg)
+{
+	weft_pid pids[PROCESSES_MAX + 1];
+	weft_pid pid;
+	int count;
+
+	(void)arg;
+	for (int round = 0; round < 20; round++) {
+		int r;
+
+		for (count = 0; count <= PROCESSES_MAX; count++) {
+			r = weft_spawn(parks, NULL, &pids[count]);
+			if (r < 0)
+				break;
+		}
+		cr_assert_eq(r, -EAGAIN);
+		cr_assert_lt(count, PROCESSES_MAX, "the caller counts too");
+		cr_assert_eq(weft_spawn(parks, NULL, NULL), -EAGAIN);
+		cr_assert_eq(weft_spawn_reserve(&pid), -EAGAIN);
+		/* The live ones are none the worse. */
+		for (int i = 0; i < count; i++)
+			cr_assert_eq(weft_wake(pids[i]), 0);
+		for (int i = 0; i < count; i++)
+			cr_assert_eq(joined(pids[i]), 0);
+		/* As many again, once the headers are back. */
+		for (int i = 0; i < PROCESSES_MAX / 2; i++)
+			UNTIL(weft_spawn(parks, NULL, &pids[i]) == 0);
+		for (int i = 0; i < PROCESSES_MAX / 2; i++)
+			cr_assert_eq(weft_cancel(pids[i]), 0);
+		for (int i = 0; i < PROCESSES_MAX / 2; i++)
+			cr_assert_eq(joined(pids[i]), -ECANCELED);
+	}
+	return 1;
+}
+
+Test(table, is_full_at_processes_max_and_recovers, .timeout = 30)
+{
+	for (unsigned workers = 1; workers <= 2; workers++) {
+		weft_rt *rt = runtime_new_with(
+			&(struct weft_rt_opts){.workers = workers, .processes_max = PROCESSES_MAX});
+
+		cr_assert_eq(runtime_do(rt, fills_up, NULL), 1);
+		runtime_end(rt);
+	}
+}
+
+Test(table, is_full_for_foreign_threads_too, .timeout = 30)
+{
+	weft_rt *rt = runtime_new_with(
+		&(struct weft_rt_opts){.workers = 1, .processes_max = PROCESSES_MAX});
+	weft_pid pids[PROCESSES_MAX + 1];
+	int r = 0, count = 0;
+
+	while (count <= PROCESSES_MAX &&
+		(r = weft_rt_spawn(rt, parks, NULL, NULL, &pids[count])) == 0)
+		count++;
+	cr_assert_eq(r, -EAGAIN);
+	cr_assert_leq(count, PROCESSES_MAX);
+	cr_assert_geq(count, PROCESSES_MAX / 2);
+	for (int i = 0; i < count; i++)
+		cr_assert_eq(weft_wake(pids[i]), 0);
+	for (int i = 0; i < count; i++)
+		cr_assert_eq(joined(pids[i]), 0);
+	for (int i = 0; i < PROCESSES_MAX / 2; i++)
+		UNTIL_FOREIGN(weft_rt_spawn(rt, parks, NULL, NULL, &pids[i]) == 0);
+	runtime_end(rt);
+	is_unknown(pids[0]);
+}
+
+/* ---- Memory --------------------------------------------------------------------------------- */
+
+struct meter {
+	wf_atomic_u64 bytes;
+	wf_atomic_u64 highest;
+};
+
+static void *allocate(void *ctx, size_t alignment, size_t size)
+{
+	struct meter *meter = ctx;
+	uint64_t bytes = wf_u64_fetch_add(&meter->bytes, size) + size;
+	uint64_t highest = wf_u64_load_relaxed(&meter->highest);
+	void *memory = NULL;
+
+	while (bytes > highest && !wf_u64_cas(&meter->highest, &highest, bytes))
+		;
+	return posix_memalign(&memory, alignment < 16 ? 16 : alignment, size) == 0 ? memory : NULL;
+}
+
+static void release(void *ctx, void *memory, size_t size)
+{
+	struct meter *meter = ctx;
+
+	cr_assert_geq(wf_u64_fetch_add(&meter->bytes, -(uint64_t)size), size);
+	free(memory);
+}
+
+enum { BATCH = 100, DETACHED = 2000000 / HARNESS_SLOWDOWN };
+
+static wf_atomic_u64 ended;
+
+static int ends(void *arg)
+{
+	(void)arg;
+	wf_u64_fetch_add(&ended, 1);
+	return 0;
+}
+
+/* Never more than a batch is alive; each is detached, or joined. */
+static int floods(void *arg)
+{
+	bool joins = arg != NULL;
+	weft_pid pids[BATCH];
+
+	for (int i = 0; i < DETACHED / BATCH; i++) {
+		uint64_t before = wf_u64_load_relaxed(&ended);
+
+		for (int k = 0; k < BATCH; k++)
+			cr_assert_eq(weft_spawn(ends, NULL, joins ? &pids[k] : NULL), 0);
+		for (int k = 0; joins && k < BATCH; k++)
+			cr_assert_eq(joined(pids[k]), 0);
+		UNTIL(wf_u64_load_relaxed(&ended) == before + BATCH);
+	}
+	return 1;
+}
+
+/*
+ * Headers that wait for a grace period are bounded by 64 MiB a worker, whatever the reclaimer is
+ * given of the CPU. Never used again, two million would be 256 MB (less where counts are divided,
+ * but there too a header each would show in `headers`).
+ */
+static void stays_bounded(void *joins)
+{
+	struct meter meter = {0};
+	struct weft_allocator allocator = {allocate, release, &meter};
+	const uint64_t bound = (uint64_t)96 << 20;
+	weft_rt *rt =
+		runtime_new_with(&(struct weft_rt_opts){.workers = 1, .allocator = &allocator});
+	uint64_t headers = (uint64_t)DETACHED * 128;
+	size_t rss = harness_rss_bytes();
+	uint64_t start = wf_u64_load_relaxed(&meter.bytes), grown;
+
+	cr_assert_eq(runtime_do(rt, floods, joins), 1);
+	grown = wf_u64_load_relaxed(&meter.highest) - start;
+	cr_assert_lt(grown, bound, "memory grows with the number of processes");
+	cr_assert_lt(grown, headers, "no header was used again");
+	if (!HARNESS_ASAN && !HARNESS_TSAN)
+		cr_assert_lt(harness_rss_bytes(), rss + bound);
+	runtime_end(rt);
+	cr_assert_eq(wf_u64_load_relaxed(&meter.bytes), 0);
+}
+
+Test(table, memory_of_detached_processes_is_bounded, .timeout = 60)
+{
+	stays_bounded(NULL);
+}
+
+Test(table, memory_of_joined_processes_is_bounded, .timeout = 60)
+{
+	stays_bounded(&(int){1});
+}

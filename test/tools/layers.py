@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Checks what the folders promise: who includes whom, who calls what; and a few words and widths.
+
+    sync <- timer <- core <- io <- examples, test, perf        arrows point down only
+
+Scheduler code must not go past its wrappers to threads, clocks, memory or atomics: a wrapper is
+what a simulator can replace. Each exception stands in OWNERS with its reason; one that is no longer
+used is an error too. Prints file:line: problem, and fails if there was any.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+
+FOLDERS = ("sync", "timer", "core", "io", "examples", "test", "perf")
+SCHEDULER = ("sync", "timer", "core", "io")
+COLUMNS_MAX = 100
+TAB = 8
+
+# Quoted includes: folder -> folders it may name.
+MAY_INCLUDE = {
+    "sync": {"sync"},
+    "timer": {"timer", "sync"},
+    "core": {"core", "timer", "sync"},
+    "io": {"io", "core", "timer", "sync"},
+    "examples": set(),
+    "test": {"test", "perf", "io", "core", "timer", "sync"},
+    "perf": {"perf", "io", "core", "timer", "sync"},
+}
+
+# System headers that belong to one place: pattern -> folders (end in /) and files that may.
+OWNED_HEADERS = {
+    r"ck_\w+\.h": ("sync/", "perf/"),
+    r"urcu.*": ("sync/rcu.c",),
+    r"liburing.*": ("io/uring.c",),
+    r"criterion/.*": ("test/harness.h",),
+    r"stdatomic\.h": (),
+    r"threads\.h": (),
+    r"weft/io\.h": ("core/weft.h", "io/", "examples/", "test/", "perf/"),
+    r"weft(/.*)?\.h": ("core/", "io/", "examples/", "test/", "perf/"),
+}
+
+# What scheduler code calls only in its wrapper: what -> pattern, and files with the reason.
+OWNERS = {
+    "threads": (r"\bpthread_\w+\s*\(", {
+        "core/thread.c": "the wrapper",
+        "core/main.c": "weft_main blocks its signals before workers exist",
+        "io/resolve.c": "threads for the C library's resolver, which belong to no runtime",
+        "sync/rcu.c": "the reclaimer's thread, and the end of foreign threads",
+        "sync/spinlock.h": "who holds it, in debug builds",
+    }),
+    "the clock": (r"\b(clock_gettime|clock_nanosleep|clock_getres|gettimeofday|time)\s*\(", {
+        "timer/clock.c": "the wrapper",
+        "sync/rcu.c": "the age of a grace period",
+    }),
+    "memory": (r"\b(malloc|calloc|realloc|reallocarray|free|aligned_alloc|posix_memalign|strdup"
+               r"|strndup|asprintf|vasprintf)\s*\(", {
+        "core/memory.c": "the default allocator",
+        "sync/rcu.c": "the reclaimer, which outlives what the runtime's allocator serves",
+        "core/thread.c": "what belongs to a thread, not to a runtime",
+        "io/resolve.c": "a lookup may outlive its runtime",
+    }),
+    "atomics": (r"(\b__atomic_\w+|\b__sync_\w+|\batomic_\w+\s*\(|\b_Atomic\b|\bck_pr_\w+)", {
+        "sync/atomic.h": "the wrapper",
+    }),
+    "thread-local variables": (r"\b(__thread|_Thread_local|thread_local)\b", {
+        "core/thread.c": "the current worker",
+        "sync/rcu.c": "who registered this thread",
+    }),
+    "sleep": (r"\b(usleep|nanosleep|sleep|sched_yield|thrd_\w+)\s*\(", {
+    }),
+    "randomness": (r"\b(rand|random|srand|srandom|drand48|getrandom|getentropy)\s*\(", {
+    }),
+}
+
+# Words that mean "not finished", in pieces so that this file passes its own check.
+UNFINISHED = re.compile(
+    r"\b(%s)\b" % "|".join(("TO" "DO", "FIX" "ME", "X" "XX", "HA" "CK", "not " "implemented")))
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+COMMENT_OR_STRING = re.compile(
+    r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
+
+
+def code_only(text):
+    """The text with comments, strings and character constants emptied, line numbers kept."""
+    return COMMENT_OR_STRING.sub(lambda match: "\n" * match.group().count("\n") or " ", text)
+
+
+def width(line):
+    return len(line.expandtabs(TAB))
+
+
+class Lint:
+    def __init__(self, root, tracked):
+        self.root, self.tracked = root, tracked
+        self.problems = []
+        self.used = set()
+        self.seen = set()
+
+    def problem(self, path, number, text):
+        self.problems.append("%s:%d: %s" % (path, number, text))
+
+    def files(self):
+        for folder in FOLDERS:
+            for place, folders, names in os.walk(os.path.join(self.root, folder)):
+                folders[:] = sorted(name for name in folders if not name.startswith("__"))
+                for name in sorted(names):
+                    path = os.path.relpath(os.path.join(place, name), self.root)
+                    if self.tracked is None or path in self.tracked:
+                        yield path
+
+    def include(self, path, number, quote, name):
+        folder = path.split("/")[0]
+        if quote == '"':
+            target = name.split("/")[0]
+            if "/" not in name or target not in FOLDERS:
+                self.problem(path, number, 'include "%s" is not written from the root' % name)
+            elif target not in MAY_INCLUDE[folder]:
+                self.problem(path, number, "%s may not include %s" % (folder, name))
+            return
+        for pattern, places in OWNED_HEADERS.items():
+            if not re.fullmatch(pattern, name):
+                continue
+            if not any(path.startswith(p) if p.endswith("/") else path == p for p in places):
+                self.problem(path, number, "<%s> belongs to %s" % (
+                    name, " ".join(places) or "nobody"))
+            return
+
+    def calls(self, path, code):
+        for what, (pattern, owners) in OWNERS.items():
+            for match in re.finditer(pattern, code):
+                if path in owners:
+                    self.used.add((what, path))
+                    continue
+                self.problem(path, code.count("\n", 0, match.start()) + 1,
+                             "%s: only in %s" % (match.group().rstrip("( \t"),
+                                                 ", ".join(owners) or "no file"))
+
+    def check_c(self, path, text):
+        for number, line in enumerate(text.split("\n"), 1):
+            found = INCLUDE.match(line)
+            if found:
+                self.include(path, number, *found.groups())
+        if path.split("/")[0] in SCHEDULER:
+            self.calls(path, code_only(text))
+
+    def run(self):
+        for path in self.files():
+            kind = os.path.splitext(path)[1]
+            if kind not in (".c", ".h", ".S", ".py", ".sh"):
+                continue
+            self.seen.add(path)
+            with open(os.path.join(self.root, path), encoding="utf-8") as file:
+                text = file.read()
+            for number, line in enumerate(text.split("\n"), 1):
+                if UNFINISHED.search(line):
+                    self.problem(path, number, "unfinished: " + line.strip())
+                if width(line) > COLUMNS_MAX:
+                    self.problem(path, number, "%d columns, at most %d"
+                                 % (width(line), COLUMNS_MAX))
+            if kind in (".c", ".h", ".S"):
+                self.check_c(path, text)
+        for what, (_, owners) in OWNERS.items():
+            for path in owners:
+                there = path in self.seen or not os.path.exists(os.path.join(self.root, path))
+                if there and (what, path) not in self.used:
+                    self.problem(path, 0, "listed in layers.py for %s, but uses none" % what)
+        return self.problems
+
+
+def tracked_files(root):
+    """None where there is no git."""
+    try:
+        result = subprocess.run(["git", "ls-files"], cwd=root, stdout=subprocess.PIPE,
+                                stderr=subprocess.DEVNULL, text=True, check=False)
+    except OSError:
+        return None
+    return set(result.stdout.splitlines()) if result.returncode == 0 and result.stdout else None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tracked", action="store_true",
+                        help="only files that git knows, if the tree is in git")
+    parser.add_argument("root", nargs="?", help="of the tree [the one this script is in]",
+                        default=os.path.join(os.path.dirname(__file__), "..", ".."))
+    args = parser.parse_args()
+    tracked = tracked_files(args.root) if args.tracked else None
+    problems = Lint(os.path.abspath(args.root), tracked).run()
+    print("\n".join(problems) if problems else "layers: nothing to report")
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
