@@ -112,8 +112,8 @@ void bench_row_percentiles(struct bench_row *row, uint64_t *samples_ns, size_t c
 uint64_t bench_random(uint64_t *state);
 
 /*
- * Pins the calling thread to the index-th CPU that this process may use (modulo their number).
- * Returns 0 or a negative errno. Runtimes pin their workers themselves: CPU n for worker n.
+ * Pins the calling thread to the index-th CPU that this process might use at the first call (modulo
+ * their number). Returns 0 or a negative errno. Runtimes pin their workers themselves: CPU n for worker n.
  */
 int bench_pin(unsigned index);
 

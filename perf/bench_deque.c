@@ -1,6 +1,6 @@
 /*
- * bench_deque.c: deque, deque_steal: the run queue by itself, beside ck_ring's SPMC ring, the part of
- * Concurrency Kit that comes nearest to a stealable queue (one item a steal, no overflow).
+ * bench_deque.c: deque, deque_steal: the run queue by itself, beside ck_ring's SPMC ring, the part
+ * of Concurrency Kit that comes nearest to a stealable queue (one item a steal, no overflow).
  */
 #include "perf/bench.h"
 

@@ -1,20 +1,19 @@
 /*
- * bench_injector.c: injector, injector_1p1c, injector_2p2c, injector_backlog: the injector by itself,
- * beside the MPMC queues of Concurrency Kit and a list under a mutex (what tokio uses).
+ * bench_injector.c: injector, injector_1p1c, injector_2p2c, injector_backlog: the injector by
+ * itself, beside the MPMC queues of Concurrency Kit and a list under a mutex (what tokio uses).
  *
  * ck_fifo 0.7.1 may say "empty" of a queue that is not, and a bounded ck_ring "full": here both are
  * asked again, which a scheduler that goes to sleep on the answer could not do.
  */
 #include "perf/bench.h"
 
+#include <ck_ring.h>
+
+#include <ck_fifo.h> /* wants what <ck_ring.h> includes */
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <ck_ring.h>
-
-#include <ck_fifo.h>
 
 #include "sync/injector.h"
 
@@ -305,7 +304,8 @@ CONTESTANT(mutex_2p2c, both_ways, MUTEX)
 static void contest_run(const char *name, void *(*body)(void *), unsigned producers,
 	const struct bench_args *args, struct bench_result *result)
 {
-	struct contest contest = {.queues = queues_make(), .n = args->n / producers};
+	struct contest contest = {
+		.queues = queues_make(), .n = (args->n + producers - 1) / producers};
 	struct contestant contestants[THREADS_MAX];
 	pthread_t thread;
 	uint64_t start_ns, end_ns;

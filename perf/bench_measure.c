@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,13 +89,25 @@ uint64_t bench_random(uint64_t *state)
 	return *state * 0x2545f4914f6cdd1dull;
 }
 
+/* The mask before the first pinning: threads inherit that of their creator, pinned or not. */
+static cpu_set_t allowed;
+static int allowed_error;
+
+static void allowed_read(void)
+{
+	if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
+		allowed_error = -errno;
+}
+
 int bench_pin(unsigned index)
 {
-	cpu_set_t allowed, one;
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	unsigned cpu, seen = 0;
+	cpu_set_t one;
 
-	if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
-		return -errno;
+	pthread_once(&once, allowed_read);
+	if (allowed_error)
+		return allowed_error;
 	index %= (unsigned)CPU_COUNT(&allowed);
 	for (cpu = 0; cpu < CPU_SETSIZE; cpu++)
 		if (CPU_ISSET(cpu, &allowed) && seen++ == index)
