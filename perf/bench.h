@@ -113,7 +113,8 @@ uint64_t bench_random(uint64_t *state);
 
 /*
  * Pins the calling thread to the index-th CPU that this process might use at the first call (modulo
- * their number). Returns 0 or a negative errno. Runtimes pin their workers themselves: CPU n for worker n.
+ * their number). Returns 0 or a negative errno. Runtimes pin their workers themselves: CPU n for
+ * worker n.
  */
 int bench_pin(unsigned index);
 
