@@ -156,14 +156,19 @@ static int plays(void *arg)
 
 enum { PAIRS = 100 };
 
+struct match {
+	wf_atomic_u32 stop;
+	wf_atomic_u32 all_play;
+};
+
 static int saturates(void *arg)
 {
-	wf_atomic_u32 *stop = arg;
+	struct match *match = arg;
 	static struct pair players[2 * PAIRS];
 	static weft_pid pids[2 * PAIRS];
 
 	for (unsigned i = 0; i < 2 * PAIRS; i++) {
-		players[i].stop = stop;
+		players[i].stop = &match->stop;
 		pids[i] = spawned(plays, &players[i]);
 		players[i ^ 1].partner = pids[i];
 	}
@@ -171,7 +176,8 @@ static int saturates(void *arg)
 	/* Nobody is left out. */
 	for (unsigned i = 0; i < 2 * PAIRS; i++)
 		UNTIL(players[i].rounds > 10);
-	UNTIL(wf_u32_load_acquire(stop));
+	wf_u32_store_release(&match->all_play, 1);
+	UNTIL(wf_u32_load_acquire(&match->stop));
 	for (unsigned i = 0; i < 2 * PAIRS; i++)
 		joined(pids[i]);
 	return 1;
@@ -179,14 +185,15 @@ static int saturates(void *arg)
 
 Test(sched, ping_pong_pairs_leave_room, .timeout = 20)
 {
-	wf_atomic_u32 stop = {0};
+	struct match match = {{0}, {0}};
 	weft_rt *rt = runtime_new(1);
 	weft_pid parked = parked_in(rt);
 	weft_pid pid;
 
-	cr_assert_eq(weft_rt_spawn(rt, saturates, &stop, NULL, &pid), 0);
+	cr_assert_eq(weft_rt_spawn(rt, saturates, &match, NULL, &pid), 0);
 	expect_reachable(rt, parked);
-	wf_u32_store_release(&stop, 1);
+	UNTIL_FOREIGN(wf_u32_load_acquire(&match.all_play));
+	wf_u32_store_release(&match.stop, 1);
 	cr_assert_eq(joined(pid), 1);
 	runtime_end(rt);
 }
