@@ -31,6 +31,7 @@
 	X(memory)           \
 	X(pingpong)         \
 	X(pingpong_cross)   \
+	X(reclaim)          \
 	X(spawn)            \
 	X(spawn_foreign)    \
 	X(spawn_tree)       \

@@ -6,6 +6,7 @@ figure decides a test.
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -36,6 +37,12 @@ class Bench(unittest.TestCase):
         self.assertIn("pingpong", names)
         self.assertEqual(len(names), len(set(names)))
         self.assertEqual(names, sorted(names))
+
+    def test_readme_describes_every_workload(self):
+        names = [line.split()[0] for line in run(BENCH, "--list").stdout.splitlines()]
+        with open(os.path.join(ROOT, "perf", "README.md"), encoding="utf-8") as file:
+            rows = re.findall(r"^\| `(\w+)` \|", file.read(), re.MULTILINE)
+        self.assertEqual(rows, names)
 
     def test_runs_every_workload(self):
         names = [line.split()[0] for line in run(BENCH, "--list").stdout.splitlines()]

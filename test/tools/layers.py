@@ -33,7 +33,7 @@ MAY_INCLUDE = {
 # System headers that belong to one place: pattern -> folders (end in /) and files that may.
 OWNED_HEADERS = {
     r"ck_\w+\.h": ("sync/", "perf/"),
-    r"urcu.*": ("sync/rcu.c",),
+    r"urcu.*": ("sync/rcu.c", "perf/bench_rcu.c"),
     r"liburing.*": ("io/uring.c",),
     r"criterion/.*": ("test/harness.h",),
     r"stdatomic\.h": (),
