@@ -9,14 +9,16 @@
  *	wf_fiber_resume(sched, f, value)    →     entry(value)
  *	                                    ←     wf_fiber_suspend(f, sched)
  *	wf_fiber_resume(sched, f, value)    →     … returns value
- *	                                    ←     wf_fiber_exit(f, sched)
- *	wf_stack_give(…, wf_fiber_stack(f))
+ *	                                          wf_fiber_switch(f, g, sched)  →  g goes on
+ *	                                    ←     wf_fiber_exit(g, sched)
+ *	wf_stack_give(…, wf_fiber_stack(g))
  *
- * A scheduler context is a worker's own stack; fibers are resumed only from there, and leave to
- * the one that resumed them last. `sched` is named on both sides because a fiber may be resumed
- * by another worker than the one it left: after wf_fiber_suspend() the caller finds its worker
- * anew, by a call that is not inlined (wf_worker_self()). Compilers keep addresses of
- * thread-locals over the switch.
+ * A scheduler context is a worker's own stack. A new fiber is resumed from there; one that has run
+ * may also be switched to by the fiber that is running, which saves the way over the worker's
+ * stack. So whoever comes back from wf_fiber_resume() need not be who was resumed. `sched` is named
+ * on both sides because a fiber may be resumed by another worker than the one it left: after
+ * wf_fiber_suspend() the caller finds its worker anew, by a call that is not inlined
+ * (wf_worker_self()). Compilers keep addresses of thread-locals over the switch.
  *
  * Threads: a fiber is used by one thread at a time; whoever hands it to another orders the two
  * (release after wf_fiber_resume() returned, acquire before the next). Nothing here is atomic.
@@ -43,6 +45,7 @@ struct wf_scheduler_context {
 #endif
 #if WF_TSAN
 	void *tsan;
+	void *tsan_exited; /* of the fiber that has just come to its end; NULL: it only suspended */
 #endif
 };
 
@@ -50,13 +53,13 @@ struct wf_fiber {
 	struct wf_stack stack;
 	void *sp; /* while suspended */
 #if WF_ASAN
-	struct wf_scheduler_context *asan_sched; /* that resumed it last */
+	struct wf_scheduler_context *asan_sched; /* that it runs under */
 	void (*asan_entry)(void *value);
 	void *asan_fake;
+	bool asan_from_fiber; /* switched to: the stack it came from is not the worker's */
 #endif
 #if WF_TSAN
 	void *tsan;
-	bool tsan_exits;
 #endif
 };
 
@@ -73,6 +76,7 @@ WF_INLINE void wf_scheduler_enter(struct wf_scheduler_context *sched)
 	sched->sp = NULL;
 #if WF_TSAN
 	sched->tsan = __tsan_get_current_fiber();
+	sched->tsan_exited = NULL;
 #endif
 }
 
@@ -100,7 +104,6 @@ WF_INLINE struct wf_fiber *wf_fiber_bind(struct wf_stack *stack, void (*entry)(v
 #endif
 #if WF_TSAN
 	fiber->tsan = __tsan_create_fiber(0);
-	fiber->tsan_exits = false;
 #endif
 	fiber->sp = wf_context_make(wf_stack_top(stack), entry);
 	return fiber;
@@ -121,8 +124,8 @@ WF_INLINE struct wf_stack *wf_fiber_stack(struct wf_fiber *fiber)
 }
 
 /*
- * From the worker's own stack: runs the fiber until it suspends or exits. `value` is handed to the
- * entry, or returned by the suspend.
+ * From the worker's own stack: runs the fiber until it, or one that it has led to by
+ * wf_fiber_switch(), suspends or exits. `value` is handed to the entry, or returned by the suspend.
  */
 WF_INLINE void wf_fiber_resume(
 	struct wf_scheduler_context *sched, struct wf_fiber *fiber, void *value)
@@ -131,6 +134,7 @@ WF_INLINE void wf_fiber_resume(
 
 #if WF_ASAN
 	fiber->asan_sched = sched;
+	fiber->asan_from_fiber = false;
 	__sanitizer_start_switch_fiber(
 		&sched->asan_fake, fiber->stack.low, wf_stack_usable_bytes(&fiber->stack));
 #endif
@@ -142,8 +146,10 @@ WF_INLINE void wf_fiber_resume(
 	__sanitizer_finish_switch_fiber(sched->asan_fake, NULL, NULL);
 #endif
 #if WF_TSAN
-	if (fiber->tsan_exits)
-		__tsan_destroy_fiber(fiber->tsan);
+	if (sched->tsan_exited) {
+		__tsan_destroy_fiber(sched->tsan_exited);
+		sched->tsan_exited = NULL;
+	}
 #endif
 }
 
@@ -162,7 +168,20 @@ WF_INLINE void wf_fiber_prefetch(const struct wf_fiber *fiber)
 	WF_PREFETCH(top - 4 * WF_CACHE_LINE);
 }
 
-/* From the fiber: back to the worker that resumed it last. Returns the value of the next resume. */
+/* What ASan hears from a fiber that goes on: which stack it has come from, if that is of use. */
+WF_INLINE void wf_fiber_arrived(struct wf_fiber *self)
+{
+	(void)self;
+#if WF_ASAN
+	if (self->asan_from_fiber)
+		__sanitizer_finish_switch_fiber(self->asan_fake, NULL, NULL);
+	else
+		__sanitizer_finish_switch_fiber(self->asan_fake, &self->asan_sched->asan_low,
+			&self->asan_sched->asan_bytes);
+#endif
+}
+
+/* From the fiber: back to the worker it runs on. Returns the value of the next resume. */
 WF_INLINE void *wf_fiber_suspend(struct wf_fiber *self, struct wf_scheduler_context *sched)
 {
 	void *sp = sched->sp;
@@ -176,10 +195,33 @@ WF_INLINE void *wf_fiber_suspend(struct wf_fiber *self, struct wf_scheduler_cont
 	__tsan_switch_to_fiber(sched->tsan, 0);
 #endif
 	value = wf_context_switch(&self->sp, sp, NULL);
+	wf_fiber_arrived(self);
+	return value;
+}
+
+/*
+ * From the fiber: on to another one that is suspended, without the way over the worker's stack.
+ * Returns the value of the next resume, NULL after a switch.
+ */
+WF_INLINE void *wf_fiber_switch(
+	struct wf_fiber *self, struct wf_fiber *next, struct wf_scheduler_context *sched)
+{
+	void *sp = next->sp;
+	void *value;
+
+	(void)sched;
 #if WF_ASAN
-	__sanitizer_finish_switch_fiber(
-		self->asan_fake, &self->asan_sched->asan_low, &self->asan_sched->asan_bytes);
+	WF_ASSERT(self->asan_sched == sched);
+	next->asan_sched = sched;
+	next->asan_from_fiber = true;
+	__sanitizer_start_switch_fiber(
+		&self->asan_fake, next->stack.low, wf_stack_usable_bytes(&next->stack));
 #endif
+#if WF_TSAN
+	__tsan_switch_to_fiber(next->tsan, 0);
+#endif
+	value = wf_context_switch_alike(&self->sp, sp, NULL);
+	wf_fiber_arrived(self);
 	return value;
 }
 
@@ -194,7 +236,7 @@ WF_INLINE void wf_fiber_exit(struct wf_fiber *self, struct wf_scheduler_context 
 	__sanitizer_start_switch_fiber(NULL, sched->asan_low, sched->asan_bytes);
 #endif
 #if WF_TSAN
-	self->tsan_exits = true;
+	sched->tsan_exited = self->tsan;
 	__tsan_switch_to_fiber(sched->tsan, 0);
 #endif
 	wf_context_exit(sp, NULL);

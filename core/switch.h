@@ -8,10 +8,13 @@
  * fpcr). They cost half as much as the switch itself and hardly anybody changes them; a fiber
  * that does must put them back before it switches.
  *
- * It resumes with pop and jmp, never ret: the processor predicts a ret by the calls it has seen,
- * and after a switch that is always wrong (9 ns instead of 3). The price is that hardware shadow
- * stacks cannot follow: wf_context_check() refuses to run with them, and the object files say
- * that they are not compatible.
+ * wf_context_switch() resumes with pop and jmp, not ret: the processor predicts a ret by the calls
+ * it has seen, and between a scheduler and a fiber that is always wrong (9 ns instead of 3).
+ * wf_context_switch_alike() resumes with ret: between two that have been suspended by the same
+ * call, the prediction is right, and so are those of the callers' returns, which a jmp would put
+ * out of step by one. The frames are the same: what one has suspended the other may resume.
+ * Hardware shadow stacks cannot follow either: wf_context_check() refuses to run with them, and the
+ * object files say that they are not compatible.
  *
  * Threads: a context may be resumed by any thread, one at a time; the caller orders the two.
  * Compilers keep addresses of thread-local variables (errno too) in registers over this call.
@@ -44,6 +47,9 @@ struct wf_context_frame {
  * with what they passed.
  */
 WF_HIDDEN void *wf_context_switch(void **save_sp, void *load_sp, void *value);
+
+/* The same, faster when `load_sp` has been suspended by the same call of this function. */
+WF_HIDDEN void *wf_context_switch_alike(void **save_sp, void *load_sp, void *value);
 
 /* wf_context_switch() for the last time: saves nothing, never returns. */
 WF_HIDDEN void wf_context_exit(void *load_sp, void *value);

@@ -22,7 +22,7 @@
 
 #define FRAME	160
 
-.macro restore_and_go_on
+.macro restore_registers
 	ldp	d14, d15, [sp, #144]
 	ldp	d12, d13, [sp, #128]
 	ldp	d10, d11, [sp, #112]
@@ -55,6 +55,9 @@
 	.cfi_restore d13
 	.cfi_restore d14
 	.cfi_restore d15
+.endm
+
+.macro go_on
 	mov	x16, x30
 	GO_ON
 .endm
@@ -83,14 +86,8 @@
 	.cfi_offset d15, -8
 .endm
 
-/* void *wf_context_switch(void **save_sp [x0], void *load_sp [x1], void *value [x2]) */
-	.globl	wf_context_switch
-	.hidden	wf_context_switch
-	.type	wf_context_switch, %function
-	.p2align 6
-wf_context_switch:
-	.cfi_startproc
-	LANDING
+/* The caller's registers and stack pointer saved, the other side's restored. */
+.macro exchange_stacks
 	sub	sp, sp, #FRAME
 	.cfi_def_cfa_offset FRAME
 	stp	x19, x20, [sp, #0]
@@ -108,9 +105,34 @@ wf_context_switch:
 	str	x9, [x0]
 	mov	sp, x1
 	mov	x0, x2
-	restore_and_go_on
+	restore_registers
+.endm
+
+/* void *wf_context_switch(void **save_sp [x0], void *load_sp [x1], void *value [x2]) */
+	.globl	wf_context_switch
+	.hidden	wf_context_switch
+	.type	wf_context_switch, %function
+	.p2align 6
+wf_context_switch:
+	.cfi_startproc
+	LANDING
+	exchange_stacks
+	go_on
 	.cfi_endproc
 	.size	wf_context_switch, . - wf_context_switch
+
+/* void *wf_context_switch_alike(void **save_sp [x0], void *load_sp [x1], void *value [x2]) */
+	.globl	wf_context_switch_alike
+	.hidden	wf_context_switch_alike
+	.type	wf_context_switch_alike, %function
+	.p2align 6
+wf_context_switch_alike:
+	.cfi_startproc
+	LANDING
+	exchange_stacks
+	ret
+	.cfi_endproc
+	.size	wf_context_switch_alike, . - wf_context_switch_alike
 
 /* void wf_context_exit(void *load_sp [x0], void *value [x1]) */
 	.globl	wf_context_exit
@@ -123,7 +145,8 @@ wf_context_exit:
 	mov	sp, x0
 	describe_frame
 	mov	x0, x1
-	restore_and_go_on
+	restore_registers
+	go_on
 	.cfi_endproc
 	.size	wf_context_exit, . - wf_context_exit
 

@@ -12,14 +12,37 @@
 
 	.text
 
-/* void *wf_context_switch(void **save_sp [rdi], void *load_sp [rsi], void *value [rdx]) */
-	.globl	wf_context_switch
-	.hidden	wf_context_switch
-	.type	wf_context_switch, @function
-	.p2align 6
-wf_context_switch:
-	.cfi_startproc
-	endbr64
+/* The six registers of a frame, and then where its side goes on. */
+.macro restore_registers
+	popq	%r15
+	.cfi_adjust_cfa_offset -8
+	.cfi_restore %r15
+	popq	%r14
+	.cfi_adjust_cfa_offset -8
+	.cfi_restore %r14
+	popq	%r13
+	.cfi_adjust_cfa_offset -8
+	.cfi_restore %r13
+	popq	%r12
+	.cfi_adjust_cfa_offset -8
+	.cfi_restore %r12
+	popq	%rbx
+	.cfi_adjust_cfa_offset -8
+	.cfi_restore %rbx
+	popq	%rbp
+	.cfi_adjust_cfa_offset -8
+	.cfi_restore %rbp
+.endm
+
+.macro go_on_by_jmp
+	popq	%rcx
+	.cfi_adjust_cfa_offset -8
+	.cfi_register %rip, %rcx
+	notrack jmp *%rcx
+.endm
+
+/* The caller's registers and stack pointer saved, the other side's restored, but for rip. */
+.macro exchange_stacks
 	pushq	%rbp
 	.cfi_adjust_cfa_offset 8
 	.cfi_rel_offset %rbp, 0
@@ -41,30 +64,34 @@ wf_context_switch:
 	movq	%rsp, (%rdi)
 	movq	%rsi, %rsp
 	movq	%rdx, %rax
-	popq	%r15
-	.cfi_adjust_cfa_offset -8
-	.cfi_restore %r15
-	popq	%r14
-	.cfi_adjust_cfa_offset -8
-	.cfi_restore %r14
-	popq	%r13
-	.cfi_adjust_cfa_offset -8
-	.cfi_restore %r13
-	popq	%r12
-	.cfi_adjust_cfa_offset -8
-	.cfi_restore %r12
-	popq	%rbx
-	.cfi_adjust_cfa_offset -8
-	.cfi_restore %rbx
-	popq	%rbp
-	.cfi_adjust_cfa_offset -8
-	.cfi_restore %rbp
-	popq	%rcx
-	.cfi_adjust_cfa_offset -8
-	.cfi_register %rip, %rcx
-	notrack jmp *%rcx
+	restore_registers
+.endm
+
+/* void *wf_context_switch(void **save_sp [rdi], void *load_sp [rsi], void *value [rdx]) */
+	.globl	wf_context_switch
+	.hidden	wf_context_switch
+	.type	wf_context_switch, @function
+	.p2align 6
+wf_context_switch:
+	.cfi_startproc
+	endbr64
+	exchange_stacks
+	go_on_by_jmp
 	.cfi_endproc
 	.size	wf_context_switch, . - wf_context_switch
+
+/* void *wf_context_switch_alike(void **save_sp [rdi], void *load_sp [rsi], void *value [rdx]) */
+	.globl	wf_context_switch_alike
+	.hidden	wf_context_switch_alike
+	.type	wf_context_switch_alike, @function
+	.p2align 6
+wf_context_switch_alike:
+	.cfi_startproc
+	endbr64
+	exchange_stacks
+	ret
+	.cfi_endproc
+	.size	wf_context_switch_alike, . - wf_context_switch_alike
 
 /* void wf_context_exit(void *load_sp [rdi], void *value [rsi]) */
 	.globl	wf_context_exit
@@ -83,28 +110,8 @@ wf_context_exit:
 	.cfi_offset %r14, -48
 	.cfi_offset %r15, -56
 	movq	%rsi, %rax
-	popq	%r15
-	.cfi_adjust_cfa_offset -8
-	.cfi_restore %r15
-	popq	%r14
-	.cfi_adjust_cfa_offset -8
-	.cfi_restore %r14
-	popq	%r13
-	.cfi_adjust_cfa_offset -8
-	.cfi_restore %r13
-	popq	%r12
-	.cfi_adjust_cfa_offset -8
-	.cfi_restore %r12
-	popq	%rbx
-	.cfi_adjust_cfa_offset -8
-	.cfi_restore %rbx
-	popq	%rbp
-	.cfi_adjust_cfa_offset -8
-	.cfi_restore %rbp
-	popq	%rcx
-	.cfi_adjust_cfa_offset -8
-	.cfi_register %rip, %rcx
-	notrack jmp *%rcx
+	restore_registers
+	go_on_by_jmp
 	.cfi_endproc
 	.size	wf_context_exit, . - wf_context_exit
 

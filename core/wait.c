@@ -28,19 +28,23 @@ static weft_pid pid_of(const struct wf_worker *worker, const struct wf_proc *p)
 		wf_word_generation(wf_u64_load_relaxed(&p->word)), worker->rt->slot, p->index);
 }
 
+/* Not inlined: its sums would be made in advance by those who wait for ever. */
+WF_NOINLINE static void arm(struct wf_worker *worker, struct wf_proc *p, weft_time deadline)
+{
+	p->live.timed_out = false;
+	p->live.armed = true;
+	wf_wheel_insert(&worker->wheel, &p->timer, deadline);
+}
+
 /*
  * Switches away until somebody wakes p, or the deadline. The caller looks at why. Returns the
  * worker it is on afterwards: another one, perhaps, if p is movable.
  */
 WF_INLINE struct wf_worker *suspend(struct wf_worker *worker, struct wf_proc *p, weft_time deadline)
 {
-	if (deadline != WEFT_FOREVER) {
-		p->live.timed_out = false;
-		p->live.armed = true;
-		wf_wheel_insert(&worker->wheel, &p->timer, deadline);
-	}
-	worker->switched = WF_SWITCH_PARK;
-	wf_fiber_suspend(p->live.fiber, &worker->sched);
+	if (deadline != WEFT_FOREVER)
+		arm(worker, p, deadline);
+	wf_worker_switch(worker, p, WF_SWITCH_PARK);
 	return WF_LIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED) ? worker
 										 : wf_worker_self();
 }
@@ -183,21 +187,22 @@ int weft_sleep_until(weft_time deadline)
 	return r == -ECANCELED ? r : 0;
 }
 
-/* Consumes the token of weft_wake(), wherever it was put. */
-static bool take_token(struct wf_proc *p)
+/* A movable process's token. T1: acquire (the RMW), with W8 and W9 in wake.c. */
+WF_NOINLINE static bool take_token_of_word(struct wf_proc *p)
 {
-	uint64_t word = wf_u64_load_relaxed(&p->word);
-	bool token = false;
+	return (wf_u64_load_relaxed(&p->word) & WF_WORD_TOKEN)
+		&& (wf_u64_fetch_and(&p->word, ~WF_WORD_TOKEN) & WF_WORD_TOKEN);
+}
 
-	if (WF_UNLIKELY(wf_word_phase(word) != WF_OWNED)) {
-		/* T1: acquire (the RMW), with W8 and W9 in wake.c. */
-		return (word & WF_WORD_TOKEN)
-			&& (wf_u64_fetch_and(&p->word, ~WF_WORD_TOKEN) & WF_WORD_TOKEN);
-	}
-	if (p->live.token) {
-		p->live.token = false;
-		token = true;
-	}
+/* Consumes the token of weft_wake(), wherever it was put. */
+WF_INLINE bool take_token(struct wf_proc *p)
+{
+	bool token;
+
+	if (WF_UNLIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_OWNED))
+		return take_token_of_word(p);
+	token = p->live.token;
+	p->live.token = false;
 	/* T2: acquire (the RMW), with W3 in wake.c. */
 	if (WF_UNLIKELY(wf_u32_load_relaxed(&p->remote) & WF_REMOTE_TOKEN)) {
 		(void)wf_u32_fetch_and(&p->remote, ~(uint32_t)WF_REMOTE_TOKEN);
@@ -238,8 +243,7 @@ int weft_yield(void)
 
 	if (WF_UNLIKELY(!p))
 		return -EPERM;
-	worker->switched = WF_SWITCH_YIELD;
-	wf_fiber_suspend(p->live.fiber, &worker->sched);
+	wf_worker_switch(worker, p, WF_SWITCH_YIELD);
 	return WF_UNLIKELY(is_cancelled(p)) ? -ECANCELED : 0;
 }
 

@@ -153,8 +153,12 @@ static struct wf_proc *run_next_pop(struct wf_worker *worker)
 
 static struct wf_proc *pick(struct wf_worker *worker)
 {
-	struct wf_proc *p;
+	struct wf_proc *p = worker->picked;
 
+	if (p) {
+		worker->picked = NULL;
+		return p;
+	}
 	if (worker->run_next) {
 		p = run_next_pop(worker);
 		if (p)
@@ -180,7 +184,7 @@ static struct wf_proc *pick(struct wf_worker *worker)
 
 bool wf_worker_has_local_work(struct wf_worker *worker)
 {
-	return worker->run_next || !wf_fifo_is_empty(&worker->list)
+	return worker->picked || worker->run_next || !wf_fifo_is_empty(&worker->list)
 		|| !wf_fifo_is_empty(&worker->yielded)
 		|| !wf_fifo_is_empty(&worker->yielded_movable)
 		|| !wf_fifo_is_empty(&worker->inbox_rest)
@@ -189,28 +193,18 @@ bool wf_worker_has_local_work(struct wf_worker *worker)
 
 /* --- running a process --- */
 
+WF_INLINE void set_current(struct wf_worker *worker, struct wf_proc *p)
+{
+	worker->current = p;
+	worker->operations_left = WF_OPERATIONS_BUDGET;
+	worker->slice_start = 0;
+}
+
 /* What the first switch into a fiber brings along; lives on the worker's stack until it is read. */
 struct start {
 	weft_fn fn;
 	void *arg;
 };
-
-/* The bottom frame of every fiber. */
-static void fiber_main(void *value)
-{
-	struct start start = *(struct start *)value;
-	int result = start.fn(start.arg);
-	struct wf_worker *worker = wf_worker_self();
-	struct wf_proc *p = worker->current;
-
-	if (WF_UNLIKELY(p->ext && p->ext->arg_dtor)) {
-		p->ext->arg_dtor(p->ext->arg);
-		worker = wf_worker_self();
-	}
-	worker->result = result;
-	worker->switched = WF_SWITCH_END;
-	wf_fiber_exit(p->live.fiber, &worker->sched);
-}
 
 /* The process has ended: its result is published, or its slot given up if nobody may ask. */
 static void finish(struct wf_worker *worker, struct wf_proc *p, int result)
@@ -309,48 +303,52 @@ static void settle_movable(struct wf_worker *worker, struct wf_proc *p)
 	} while (true);
 }
 
-/* A process has switched back: where it goes next. */
-static void settle(
-	struct wf_worker *worker, struct wf_proc *p, struct wf_fiber *fiber, bool movable)
+/* Where a sticky process goes that waits or yields. The owner's plain fields, and lists. */
+WF_INLINE void settle_sticky(struct wf_worker *worker, struct wf_proc *p, enum wf_switch why)
 {
-	switch (worker->switched) {
-	case WF_SWITCH_PARK:
-		if (movable) {
-			settle_movable(worker, p);
-		} else if (WF_UNLIKELY(p->live.run == WF_NOTIFIED)) {
-			disarm(worker, p);
-			p->live.run = WF_QUEUED;
-			wf_fifo_push(&worker->list, &p->run);
-		} else {
-			p->live.run = WF_WAITING;
-		}
-		break;
-	case WF_SWITCH_YIELD:
-		if (movable) {
-			uint64_t word = wf_u64_load_relaxed(&p->word);
-
-			while (!wf_u64_cas(&p->word, &word, wf_word_with_phase(word, WF_QUEUED)))
-				;
-			wf_fifo_push(&worker->yielded_movable, &p->run);
-		} else {
-			p->live.run = WF_QUEUED;
-			wf_fifo_push(&worker->yielded, &p->run);
-		}
-		break;
-	case WF_SWITCH_END:
-		wf_stack_give(&worker->stacks, worker->rt->depot, wf_fiber_stack(fiber));
-		finish(worker, p, worker->result);
-		break;
+	if (why == WF_SWITCH_YIELD) {
+		p->live.run = WF_QUEUED;
+		wf_fifo_push(&worker->yielded, &p->run);
+	} else if (WF_UNLIKELY(p->live.run == WF_NOTIFIED)) {
+		disarm(worker, p);
+		p->live.run = WF_QUEUED;
+		wf_fifo_push(&worker->list, &p->run);
+	} else {
+		p->live.run = WF_WAITING;
 	}
 }
 
-static void run_fresh(struct wf_worker *worker, struct wf_proc *p)
+static void settle_yielded_movable(struct wf_worker *worker, struct wf_proc *p)
 {
-	struct start start = { p->fresh.fn, p->fresh.arg };
-	struct wf_stack *stack = stack_for(worker, p);
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+
+	while (!wf_u64_cas(&p->word, &word, wf_word_with_phase(word, WF_QUEUED)))
+		;
+	wf_fifo_push(&worker->yielded_movable, &p->run);
+}
+
+/* A process has switched back: where it goes next. */
+static void settle(struct wf_worker *worker)
+{
+	struct wf_proc *p = worker->current;
+
+	if (worker->switched == WF_SWITCH_END) {
+		wf_stack_give(&worker->stacks, worker->rt->depot, wf_fiber_stack(p->live.fiber));
+		finish(worker, p, worker->result);
+	} else if (WF_LIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED)) {
+		settle_sticky(worker, p, worker->switched);
+	} else if (worker->switched == WF_SWITCH_PARK) {
+		settle_movable(worker, p);
+	} else {
+		settle_yielded_movable(worker, p);
+	}
+}
+
+/* A process's first run: NEW → OWNED or RUNNING. Afterwards `fresh` is overwritten. */
+WF_INLINE void begin(struct wf_worker *worker, struct wf_proc *p, struct wf_fiber *fiber)
+{
 	uint64_t word = wf_u64_load_relaxed(&p->word);
 	bool movable = word & WF_WORD_MOVABLE;
-	struct wf_fiber *fiber;
 	uint64_t running;
 
 	/*
@@ -361,34 +359,104 @@ static void run_fresh(struct wf_worker *worker, struct wf_proc *p)
 			| (wf_word_with_phase(word, movable ? WF_RUNNING : WF_OWNED)
 				& ~WF_WORD_OWNER);
 	while (!wf_u64_cas(&p->word, &word, running));
-	if (WF_UNLIKELY(!stack)) {
-		end_without_stack(worker, p);
-		return;
-	}
-	fiber = wf_fiber_bind(stack, fiber_main);
 	p->live.fiber = fiber;
 	p->live.run = WF_RUNNING;
 	p->live.armed = false;
 	p->live.timed_out = false;
 	p->live.token = !movable && (word & WF_WORD_TOKEN);
+}
+
+/*
+ * What pick() would take, if that comes out of the ring, has never run and needs no other stack
+ * than the usual, and nothing else is due.
+ */
+static struct wf_proc *pick_fresh(struct wf_worker *worker)
+{
+	struct wf_proc *p;
+
+	if (worker->direct_left == 0 || worker->run_next
+		|| worker->injector_picks + 1 >= WF_INJECTOR_INTERVAL
+		|| (!worker->list_turn && !wf_fifo_is_empty(&worker->list)))
+		return NULL;
+	p = wf_deque_pop(&worker->ring);
+	if (!p)
+		return NULL;
+	worker->run_next_uses = 0;
+	worker->injector_picks++;
+	worker->list_turn = !worker->list_turn;
+	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_NEW && !p->ext)
+		return p;
+	worker->picked = p;
+	return NULL;
+}
+
+/*
+ * The process on this stack has ended. If the next one is new it may have the stack as it is:
+ * nothing is bound, switched or given back.
+ */
+static bool succeed(struct wf_worker *worker, struct wf_proc *p, int result, struct start *start_out)
+{
+	struct wf_fiber *fiber = p->live.fiber;
+	struct wf_proc *next = p->ext ? NULL : pick_fresh(worker);
+
+	if (!next)
+		return false;
+	finish(worker, p, result);
+	worker->direct_left--;
+	set_current(worker, next);
+	*start_out = (struct start){ next->fresh.fn, next->fresh.arg };
+	begin(worker, next, fiber);
+	return true;
+}
+
+/* The bottom frame of every fiber. */
+static void fiber_main(void *value)
+{
+	struct start start = *(struct start *)value;
+	struct wf_worker *worker;
+	struct wf_proc *p;
+	int result;
+
+	do {
+		result = start.fn(start.arg);
+		worker = wf_worker_self();
+		p = worker->current;
+		if (WF_UNLIKELY(p->ext && p->ext->arg_dtor)) {
+			p->ext->arg_dtor(p->ext->arg);
+			worker = wf_worker_self();
+		}
+	} while (succeed(worker, p, result, &start));
+	worker->result = result;
+	worker->switched = WF_SWITCH_END;
+	wf_fiber_exit(p->live.fiber, &worker->sched);
+}
+
+static void run_fresh(struct wf_worker *worker, struct wf_proc *p)
+{
+	struct start start = { p->fresh.fn, p->fresh.arg };
+	struct wf_stack *stack = stack_for(worker, p);
+	struct wf_fiber *fiber = stack ? wf_fiber_bind(stack, fiber_main) : NULL;
+
+	begin(worker, p, fiber);
+	if (WF_UNLIKELY(!fiber)) {
+		end_without_stack(worker, p);
+		return;
+	}
 	wf_fiber_resume(&worker->sched, fiber, &start);
-	settle(worker, p, fiber, movable);
+	settle(worker);
 }
 
 static void run_owned(struct wf_worker *worker, struct wf_proc *p)
 {
-	struct wf_fiber *fiber = p->live.fiber;
-
 	wf_proc_serve_remote(p);
 	p->live.run = WF_RUNNING;
-	wf_fiber_resume(&worker->sched, fiber, NULL);
-	settle(worker, p, fiber, false);
+	wf_fiber_resume(&worker->sched, p->live.fiber, NULL);
+	settle(worker);
 }
 
 static void run_movable(struct wf_worker *worker, struct wf_proc *p)
 {
 	uint64_t word = wf_u64_load_relaxed(&p->word);
-	struct wf_fiber *fiber;
 	uint64_t running;
 
 	/* W12: acquire, with W9 and W10: the context, and what the waker wrote. */
@@ -396,16 +464,13 @@ static void run_movable(struct wf_worker *worker, struct wf_proc *p)
 		running = (wf_word_with_phase(word, WF_RUNNING) & ~WF_WORD_OWNER)
 			| (uint64_t)worker->number << WF_WORD_OWNER_SHIFT;
 	while (!wf_u64_cas(&p->word, &word, running));
-	fiber = p->live.fiber;
-	wf_fiber_resume(&worker->sched, fiber, NULL);
-	settle(worker, p, fiber, true);
+	wf_fiber_resume(&worker->sched, p->live.fiber, NULL);
+	settle(worker);
 }
 
 static void run_one(struct wf_worker *worker, struct wf_proc *p)
 {
-	worker->current = p;
-	worker->operations_left = WF_OPERATIONS_BUDGET;
-	worker->slice_start = 0;
+	set_current(worker, p);
 	switch (wf_word_phase(wf_u64_load_relaxed(&p->word))) {
 	case WF_OWNED:
 		run_owned(worker, p);
@@ -418,6 +483,63 @@ static void run_one(struct wf_worker *worker, struct wf_proc *p)
 		break;
 	}
 	worker->current = NULL;
+}
+
+/* --- from fiber to fiber --- */
+
+/*
+ * What pick() would take, if that is a sticky process that has run before and nothing else is due:
+ * neither clock nor driver (direct_left), nor injector, nor the ring's turn.
+ */
+static struct wf_proc *pick_direct(struct wf_worker *worker)
+{
+	struct wf_node *node;
+	struct wf_proc *p;
+
+	if (worker->direct_left == 0)
+		return NULL;
+	if (worker->run_next) {
+		p = run_next_pop(worker);
+		if (p)
+			return p;
+	}
+	node = worker->list.first;
+	if (!node || worker->injector_picks + 1 >= WF_INJECTOR_INTERVAL)
+		return NULL;
+	p = WF_CONTAINER_OF(node, struct wf_proc, run);
+	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_OWNED)
+		return NULL;
+	if (worker->list_turn && !wf_deque_is_empty(&worker->ring))
+		return NULL;
+	worker->run_next_uses = 0;
+	worker->injector_picks++;
+	worker->list_turn = true;
+	return list_pop(worker);
+}
+
+/*
+ * The running process waits or yields. Where the loop would come to another sticky fiber at once,
+ * this one does what the loop does in between, and switches to it: half the switches, and none of
+ * the returns that a processor cannot predict. Only sticky processes: a movable one may be resumed
+ * elsewhere as soon as it is settled, so that must come after it has left its stack (W10).
+ */
+void wf_worker_switch(struct wf_worker *worker, struct wf_proc *p, enum wf_switch why)
+{
+	struct wf_proc *next = NULL;
+
+	if (WF_LIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED))
+		next = pick_direct(worker);
+	if (!next) {
+		worker->switched = why;
+		(void)wf_fiber_suspend(p->live.fiber, &worker->sched);
+		return;
+	}
+	settle_sticky(worker, p, why);
+	worker->direct_left--;
+	set_current(worker, next);
+	wf_proc_serve_remote(next);
+	next->live.run = WF_RUNNING;
+	(void)wf_fiber_switch(p->live.fiber, next->live.fiber, &worker->sched);
 }
 
 /* --- the driver and the timers --- */
@@ -504,26 +626,36 @@ unsigned wf_worker_expire_timers(struct wf_worker *worker)
 
 /* --- the turn --- */
 
+static unsigned least(unsigned a, unsigned b)
+{
+	return a < b ? a : b;
+}
+
 /* Step 2. Returns how many processes ran. */
 static unsigned run_batch(struct wf_worker *worker)
 {
 	weft_time end = worker->now + WF_TURN_NS_MAX;
-	unsigned picks = 0;
+	unsigned picks = 0, clock_due = WF_CLOCK_PICKS, io_due = WF_IO_INTERVAL;
 
 	while (picks < WF_BUDGET) {
+		unsigned last = least(least(clock_due, io_due), WF_BUDGET) - 1;
 		struct wf_proc *p = pick(worker);
 
 		if (!p)
 			break;
+		worker->direct_left = last - picks;
 		run_one(worker, p);
-		picks++;
-		if (WF_UNLIKELY(picks % WF_CLOCK_PICKS == 0)) {
+		picks = last - worker->direct_left + 1;
+		if (WF_UNLIKELY(picks == clock_due)) {
+			clock_due += WF_CLOCK_PICKS;
 			worker->now = wf_clock_now_ns();
 			if (worker->now >= end)
 				break;
 		}
-		if (WF_UNLIKELY(picks % WF_IO_INTERVAL == 0))
+		if (WF_UNLIKELY(picks == io_due)) {
+			io_due += WF_IO_INTERVAL;
 			poll_driver_busy(worker);
+		}
 	}
 	wf_count(&worker->counters.picks, picks);
 	return picks;

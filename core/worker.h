@@ -78,6 +78,7 @@ struct wf_worker {
 	struct wf_proc *current;
 	struct wf_scheduler_context sched;
 	struct wf_proc *run_next;
+	struct wf_proc *picked;     /* out of the ring already: the next pick */
 	unsigned run_next_uses;
 	enum wf_switch switched;
 	int result;                 /* with WF_SWITCH_END */
@@ -86,6 +87,7 @@ struct wf_worker {
 	struct wf_fifo list;        /* sticky processes that are ready */
 	struct wf_fifo yielded;     /* joins `list` after the next driver poll */
 	struct wf_fifo yielded_movable; /* joins the ring then */
+	unsigned direct_left;       /* switches from fiber to fiber until the loop must look again */
 	unsigned injector_picks;    /* since the injector was last looked at */
 	bool list_turn;             /* the alternation of list and ring */
 	bool collecting;            /* inside the driver: work wakes are put off */
@@ -139,6 +141,7 @@ WF_INLINE void wf_count(wf_atomic_u64 *counter, uint64_t n)
 
 /* worker.c */
 void wf_worker_run(struct wf_worker *worker);
+void wf_worker_switch(struct wf_worker *worker, struct wf_proc *proc, enum wf_switch why);
 struct wf_proc *wf_worker_take_injected(struct wf_worker *worker);
 void wf_worker_push_ring(struct wf_worker *worker, struct wf_proc *proc);
 void wf_worker_notify(struct wf_worker *worker);
