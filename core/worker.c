@@ -394,7 +394,8 @@ static struct wf_proc *pick_fresh(struct wf_worker *worker)
  * The process on this stack has ended. If the next one is new it may have the stack as it is:
  * nothing is bound, switched or given back.
  */
-static bool succeed(struct wf_worker *worker, struct wf_proc *p, int result, struct start *start_out)
+static bool succeed(
+	struct wf_worker *worker, struct wf_proc *p, int result, struct start *start_out)
 {
 	struct wf_fiber *fiber = p->live.fiber;
 	struct wf_proc *next = p->ext ? NULL : pick_fresh(worker);

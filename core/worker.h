@@ -87,7 +87,7 @@ struct wf_worker {
 	struct wf_fifo list;        /* sticky processes that are ready */
 	struct wf_fifo yielded;     /* joins `list` after the next driver poll */
 	struct wf_fifo yielded_movable; /* joins the ring then */
-	unsigned direct_left;       /* switches from fiber to fiber until the loop must look again */
+	unsigned direct_left;       /* switches between fibers until the loop must look again */
 	unsigned injector_picks;    /* since the injector was last looked at */
 	bool list_turn;             /* the alternation of list and ring */
 	bool collecting;            /* inside the driver: work wakes are put off */

@@ -118,6 +118,13 @@ uint64_t bench_random(uint64_t *state);
  */
 int bench_pin(unsigned index);
 
+/*
+ * Adds a row "two threads": the same round trips, or wakes one every `gap_ns`, between two pinned
+ * threads without a runtime (bench_floor.c). They spin if args->idle says so, else sleep in epoll.
+ */
+void bench_floor_round_trips(const struct bench_args *args, struct bench_result *result);
+void bench_floor_wakes(const struct bench_args *args, uint64_t gap_ns, struct bench_result *result);
+
 /* Keeps the compiler from dropping the computation of `value`. */
 #define bench_keep(value) __asm__ __volatile__("" : : "g"(value) : "memory")
 

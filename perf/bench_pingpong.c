@@ -119,6 +119,7 @@ static int cross_run(const struct bench_args *args, struct bench_result *result)
 	error = bench_runtime_run(args, pingpong_main, &pair);
 	bench_row_percentiles(row, pair.samples_ns, args->n);
 	free(pair.samples_ns);
+	bench_floor_round_trips(args, result);
 	return error;
 }
 
@@ -204,6 +205,7 @@ static int wake_run(const struct bench_args *args, struct bench_result *result)
 	bench_row_percentiles(row, wake.call_ns, args->n);
 	free(wake.until_run_ns);
 	free(wake.call_ns);
+	bench_floor_wakes(args, WAKE_GAP_NS, result);
 	return error < 0 ? error : closed;
 }
 
