@@ -22,7 +22,7 @@ LOADS = [
     ("open loop, 10,000/s on 64", ["--connections", 64, "--rate", 10000]),
 ]
 PERCENTILES = ["p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns"]
-DRAIN_SECONDS = 5
+DRAIN_SECONDS = 60
 
 
 def host_port(address):
@@ -48,7 +48,7 @@ def wait_refused(address):
     deadline = time.monotonic() + DRAIN_SECONDS
     while time.monotonic() < deadline:
         try:
-            socket.create_connection(host_port(address), 1).close()
+            socket.create_connection(host_port(address), DRAIN_SECONDS).close()
         except OSError:
             return
         time.sleep(0.01)

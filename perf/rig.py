@@ -12,8 +12,10 @@ import tempfile
 import threading
 import time
 
-START_SECONDS = 10
-STOP_SECONDS = 15
+# For what hangs: a busy machine may take its time.
+START_SECONDS = 60
+STOP_SECONDS = 60
+LOAD_TIMEOUT_SECONDS = 60
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1
 
@@ -132,10 +134,11 @@ class Server:
                          % (self.name, seconds, self.said())) from None
 
 
-def run_load(program, address, arguments, cpu=None, progress=None, limit=120):
+def run_load(program, address, arguments, cpu=None, progress=None, limit=600):
     """Runs the generator and returns its figures; `status` among them is its exit status.
     progress(line) is called with each of its progress lines."""
-    command = [program, "--json", *map(str, arguments), address]
+    command = [program, "--json", "--timeout", str(LOAD_TIMEOUT_SECONDS), *map(str, arguments),
+               address]
     if cpu is not None:
         command[1:1] = ["--pin", str(cpu)]
     if progress:

@@ -237,7 +237,7 @@ class Runners(unittest.TestCase):
                 self.assertIn("no device here", output)
                 self.assertNotIn("went on", output)
 
-    def run_tests(self, *programs, timeout="60"):
+    def run_tests(self, *programs, timeout="600"):
         return run(sys.executable, "test/tools/run_tests.py", "--timeout", timeout, *programs)
 
     def test_the_sum_is_the_last_line_and_failures_fail(self):
@@ -252,13 +252,13 @@ class Runners(unittest.TestCase):
 
     def test_programs_that_hang_or_end_early_fail(self):
         with tempfile.TemporaryDirectory() as place:
-            write(place, "hangs.py", "import time, unittest\ntime.sleep(60)\n")
+            write(place, "hangs.py", "import time, unittest\ntime.sleep(3600)\n")
             write(place, "ends.py", "import os\nos._exit(0)\n")
             write(place, "none.py", "")
             for name, problem, limit in (
                     ("hangs.py", "timed out", "0.5"),
-                    ("ends.py", "ended with status 0 and no closing line", "60"),
-                    ("none.py", "ran no test", "60")):
+                    ("ends.py", "ended with status 0 and no closing line", "600"),
+                    ("none.py", "ran no test", "600")):
                 with self.subTest(name=name):
                     result = self.run_tests(os.path.join(place, name), timeout=limit)
                     self.assertEqual(result.returncode, 1)

@@ -14,7 +14,7 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ECHO = os.path.join(ROOT, os.environ.get("WEFT_BUILD_DIR", "build"),
                     os.environ.get("WEFT_BUILD_MODE", "dev"), "examples", "echo")
-PATIENCE_S = 60
+PATIENCE_S = 600
 
 
 def receive(sock, size):

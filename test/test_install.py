@@ -90,7 +90,7 @@ class Install(unittest.TestCase):
                                             env=env))
                     run(compiler, "-std=" + standard, "-Wall", "-Wextra", "-Werror", name,
                         "-o", "user", *before, *flags, *after, cwd=self.place, env=env)
-                    output = run(os.path.join(self.place, "user"), env=env, timeout=60)
+                    output = run(os.path.join(self.place, "user"), env=env, timeout=600)
                     self.assertTrue(output.startswith(configure.VERSION + " 42 "), output)
                     self.assertIn("ring-size=", output)
                     needed = run("readelf", "-dW", os.path.join(self.place, "user"))

@@ -84,7 +84,7 @@ def main():
     parser.add_argument("--mode", default="dev", help="named in the last line [%(default)s]")
     parser.add_argument("--build-dir", default="build", help="told to the programs [%(default)s]")
     parser.add_argument("--jobs", type=int, default=2, help="programs at a time [%(default)s]")
-    parser.add_argument("--timeout", type=float, default=300, help="seconds a program may take")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds a program may take")
     parser.add_argument("--wrapper", default="", help="program that runs the programs")
     parser.add_argument("programs", nargs="*")
     args = parser.parse_args()
