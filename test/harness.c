@@ -27,7 +27,7 @@
 enum {
 	MESSAGE_BYTES_MAX = 2048,
 	EXIT_CHECK_FAILED = 101,
-	TIMEOUT_DEFAULT_SECONDS = 60,
+	TIMEOUT_DEFAULT_SECONDS = 120,
 	TIMEOUT_MAX_SECONDS = 240, /* with the slow modes' allowance; below run_tests.py */
 };
 

@@ -31,14 +31,18 @@ static uint32_t events_now(int epoll)
 	return n ? event.events : 0;
 }
 
-/* For what another thread of the kernel may take a moment to deliver. */
+/* For what the kernel may take a moment to deliver. */
 static uint32_t events_soon(int epoll)
 {
 	struct epoll_event event = { .events = 0 };
-	int n = epoll_wait(epoll, &event, 1, 5000);
 
-	cr_assert_geq(n, 0);
-	return n ? event.events : 0;
+	cr_assert_eq(epoll_wait(epoll, &event, 1, -1), 1);
+	return event.events;
+}
+
+static void until_readable(int fd)
+{
+	cr_assert_eq(poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, -1), 1);
 }
 
 static void watch(int epoll, int fd, uint32_t events)
@@ -91,7 +95,7 @@ Test(kernel_epoll, adding_a_ready_descriptor_reports_an_edge)
 
 	pair(fd);
 	cr_assert_eq(write(fd[0], "x", 1), 1);
-	cr_assert_eq(poll(&(struct pollfd){ .fd = fd[1], .events = POLLIN }, 1, 5000), 1);
+	until_readable(fd[1]);
 	watch(epoll, fd[1], ALL);
 	cr_assert(events_now(epoll) & EPOLLIN);
 	cr_assert_eq(events_now(epoll), 0, "an edge is reported once");
@@ -127,7 +131,7 @@ Test(kernel_epoll, the_end_of_a_stream_is_an_edge_with_rdhup)
 	watch(epoll, fd[1], ALL);
 	cr_assert_eq(write(fd[0], "x", 1), 1);
 	cr_assert(events_soon(epoll) & (EPOLLIN | EPOLLOUT));
-	cr_assert_eq(poll(&(struct pollfd){ .fd = fd[1], .events = POLLIN }, 1, 5000), 1);
+	until_readable(fd[1]);
 	(void)events_now(epoll);
 	cr_assert_eq(read(fd[1], bytes, sizeof(bytes)), 1);
 	cr_assert_eq(shutdown(fd[0], SHUT_WR), 0);
@@ -158,7 +162,7 @@ Test(kernel_epoll, urgent_data_stops_a_read_and_is_an_edge_with_pri)
 Test(kernel_epoll, room_after_a_short_write_is_an_edge)
 {
 	int epoll = epoll_create1(EPOLL_CLOEXEC);
-	static char bytes[1 << 22];
+	static char bytes[1 << 26];
 	uint32_t seen = 0;
 	ssize_t n;
 	int fd[2];
@@ -170,12 +174,8 @@ Test(kernel_epoll, room_after_a_short_write_is_an_edge)
 	watch(epoll, fd[1], ALL);
 	while (n > 0)
 		n -= read(fd[0], bytes, sizeof(bytes));
-	while (!(seen & EPOLLOUT)) {
-		uint32_t events = events_soon(epoll);
-
-		cr_assert_neq(events, 0);
-		seen |= events;
-	}
+	while (!(seen & EPOLLOUT))
+		seen |= events_soon(epoll);
 }
 
 /* epoll.c: nobody reads the eventfd, and every write is an edge; many before a look are one. */
@@ -225,7 +225,7 @@ Test(kernel_epoll, a_second_connect_tells_the_outcome)
 	/* Bound, not listening: refused. */
 	r = connect(fd, (const struct sockaddr *)&address, sizeof(address));
 	if (r < 0 && errno == EINPROGRESS) {
-		poll(&(struct pollfd){ .fd = fd, .events = POLLOUT }, 1, 5000);
+		poll(&(struct pollfd){ .fd = fd, .events = POLLOUT }, 1, -1);
 		r = connect(fd, (const struct sockaddr *)&address, sizeof(address));
 	}
 	cr_assert_eq(r, -1);
@@ -235,7 +235,7 @@ Test(kernel_epoll, a_second_connect_tells_the_outcome)
 	cr_assert_eq(listen(from, 1), 0);
 	fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	r = connect(fd, (const struct sockaddr *)&address, sizeof(address));
-	poll(&(struct pollfd){ .fd = fd, .events = POLLOUT }, 1, 5000);
+	poll(&(struct pollfd){ .fd = fd, .events = POLLOUT }, 1, -1);
 	if (r < 0) {
 		r = connect(fd, (const struct sockaddr *)&address, sizeof(address));
 		cr_assert(r == 0 || errno == EISCONN);
@@ -279,7 +279,7 @@ Test(kernel_epoll, a_descriptor_closed_under_a_reader_sends_no_fin)
 	cr_assert_eq(read(fd[0], &byte, 1), -1, "the peer sees no end");
 	cr_assert_eq(errno, EAGAIN);
 	shutdown(other, SHUT_RDWR);
-	setsockopt(fd[0], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = 5 }, sizeof(soon));
+	setsockopt(fd[0], SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ 0 }, sizeof(soon));
 	cr_assert_eq(read(fd[0], &byte, 1), 0, "shutdown is what tells it");
 }
 
@@ -299,15 +299,18 @@ Test(kernel_epoll, closing_removes_the_registration)
 	cr_assert_eq(epoll_ctl(epoll, EPOLL_CTL_ADD, number, &event), 0, "not EEXIST");
 }
 
-/* epoll.c: nanoseconds are nanoseconds: 50 sleeps of 0.1 ms take less than if each were 1 ms. */
-Test(kernel_epoll, pwait2_sleeps_for_less_than_a_millisecond)
+/*
+ * epoll.c: nanoseconds are nanoseconds. On a busy machine a sleep takes as long as it likes, so
+ * this goes on until one of 0.1 ms was shorter than a millisecond.
+ */
+Test(kernel_epoll, pwait2_sleeps_for_less_than_a_millisecond, .timeout = 120)
 {
 	int epoll = epoll_create1(EPOLL_CLOEXEC);
 	struct epoll_event event;
 	struct timespec delay = { .tv_nsec = 100000 };
 	uint64_t shortest = UINT64_MAX;
 
-	for (int i = 0; i < 50; i++) {
+	for (int i = 0; i < 50 || shortest >= 1000000; i++) {
 		uint64_t start = harness_now_ns(), took;
 
 		if (epoll_pwait2(epoll, &event, 1, &delay, NULL) < 0 && errno == ENOSYS)
@@ -317,7 +320,6 @@ Test(kernel_epoll, pwait2_sleeps_for_less_than_a_millisecond)
 		if (took < shortest)
 			shortest = took;
 	}
-	cr_assert_lt(shortest, 1000000);
 }
 
 /* --- Steering --- */
@@ -347,16 +349,15 @@ static void *connect_from(void *arg)
 	return NULL;
 }
 
-static int accept_all(int fd)
+/* Exactly `count`, which may take a moment to come; then there is nothing more. */
+static void accept_all(int fd, int count)
 {
-	int n = 0, connection;
-
-	while ((connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
-		close(connection);
-		n++;
+	while (count-- > 0) {
+		until_readable(fd);
+		cr_assert_eq(close(accept4(fd, NULL, NULL, SOCK_CLOEXEC)), 0);
 	}
+	cr_assert_eq(accept4(fd, NULL, NULL, SOCK_CLOEXEC), -1);
 	cr_assert_eq(errno, EAGAIN);
-	return n;
 }
 
 static int cpus_allowed(int cpu[2])
@@ -400,7 +401,7 @@ Test(kernel_epoll, a_filter_steers_connections_by_cpu)
 		steered.cpu = cpu[i];
 		pthread_create(&thread, NULL, connect_from, &steered);
 		pthread_join(thread, NULL);
-		cr_assert_eq(accept_all(fd[i]), steered.count, "cpu %d", cpu[i]);
-		cr_assert_eq(accept_all(fd[1 - i]), 0, "cpu %d", cpu[i]);
+		accept_all(fd[i], steered.count);
+		accept_all(fd[1 - i], 0);
 	}
 }

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -22,7 +23,7 @@
 #include <weft.h>
 
 enum {
-	NET_PATIENCE_S = 30, /* a test that waits this long for its peer has failed */
+	NET_PATIENCE_S = 600, /* longer than any test's .timeout, which alone decides */
 };
 
 #define NET_SOON weft_after(WEFT_SEC(NET_PATIENCE_S))
@@ -148,6 +149,18 @@ static inline void net_send(int fd, const void *bytes, size_t size)
 		cr_assert_gt(n, 0, "send: %s", strerror(errno));
 		done += (size_t)n;
 	}
+}
+
+/*
+ * Waits until there is something to read. On a busy machine what was sent over the loopback device
+ * comes a moment after the send has returned: a call that may not wait needs this before it.
+ */
+static inline void net_arrived(int fd)
+{
+	struct pollfd arrived = { .fd = fd, .events = POLLIN };
+
+	while (poll(&arrived, 1, -1) < 0)
+		cr_assert_eq(errno, EINTR);
 }
 
 /* Exactly `size` bytes. */

@@ -271,6 +271,9 @@ static void produce_all(void)
 	uint64_t seed = harness_seed();
 	int round, i, pause;
 
+	/* With nothing to do yet, who is on his way to sleep gets there. */
+	while (wf_idle_parked_mask(&rt.idle) == 0)
+		sched_yield();
 	for (round = 0; round < ROUNDS; round++) {
 		produce(&seed);
 		cr_assert(wf_idle_valid(&rt.idle));

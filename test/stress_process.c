@@ -118,12 +118,12 @@ static void race_wakes_in_all_ways(bool blind, unsigned count)
 	}
 }
 
-Test(stress_process, every_wake_is_answered, .timeout = 60)
+Test(stress_process, every_wake_is_answered, .timeout = 120)
 {
 	race_wakes_in_all_ways(false, WAKES);
 }
 
-Test(stress_process, hail_of_wakes_loses_no_last_one, .timeout = 60)
+Test(stress_process, hail_of_wakes_loses_no_last_one, .timeout = 120)
 {
 	race_wakes_in_all_ways(true, WAKES_BLIND);
 }
@@ -163,7 +163,7 @@ static void *wakes_a_crowd(void *arg)
 	return NULL;
 }
 
-Test(stress_process, destroy_under_foreign_wakes, .timeout = 60)
+Test(stress_process, destroy_under_foreign_wakes, .timeout = 120)
 {
 	static struct crowd crowd;
 
@@ -329,7 +329,7 @@ static void open_market(weft_rt *rt, struct market *market)
 	}
 }
 
-Test(stress_process, each_is_taken_once, .timeout = 60)
+Test(stress_process, each_is_taken_once, .timeout = 120)
 {
 	static struct market market;
 	weft_rt *rt = runtime_new(2);
@@ -382,7 +382,7 @@ static int grows(void *arg)
 	return sum;
 }
 
-Test(stress_process, trees_are_complete, .timeout = 60)
+Test(stress_process, trees_are_complete, .timeout = 120)
 {
 	for (unsigned workers = 2; workers <= 4; workers++) {
 		weft_rt *rt = runtime_new(workers);
@@ -471,7 +471,7 @@ static void spawns_till_refused(unsigned index, void *arg)
 	wf_u32_fetch_add(&life->refused, 1);
 }
 
-Test(stress_process, what_is_accepted_runs_and_the_rest_is_refused, .timeout = 60)
+Test(stress_process, what_is_accepted_runs_and_the_rest_is_refused, .timeout = 120)
 {
 	for (unsigned i = 0; i < LIVES / HARNESS_SLOWDOWN; i++) {
 		struct life life = {.rt = runtime_new(2), .stop = i % 2};

@@ -120,12 +120,12 @@ static void sleep_under_flags(unsigned flags)
 		cr_assert_eq(sleeper.flags[i].seen, sleeper.count, "waker %d", i);
 }
 
-Test(stress_runtime, sticky_sleeper_sees_every_flag, .timeout = 60)
+Test(stress_runtime, sticky_sleeper_sees_every_flag, .timeout = 120)
 {
 	sleep_under_flags(0);
 }
 
-Test(stress_runtime, movable_sleeper_sees_every_flag, .timeout = 60)
+Test(stress_runtime, movable_sleeper_sees_every_flag, .timeout = 120)
 {
 	sleep_under_flags(WEFT_MOVABLE);
 }
@@ -257,7 +257,7 @@ static void gather(struct crowd *crowd)
 	}
 }
 
-Test(stress_runtime, destroy_under_wakes_cancels_joins_and_detaches, .timeout = 60)
+Test(stress_runtime, destroy_under_wakes_cancels_joins_and_detaches, .timeout = 120)
 {
 	static struct crowd crowd;
 
@@ -472,7 +472,7 @@ static void check_slot(struct slot *slot)
 	cr_assert_eq(wf_u32_load_acquire(&slot->joined), committed);
 }
 
-Test(stress_runtime, reservations_are_settled_once, .timeout = 60)
+Test(stress_runtime, reservations_are_settled_once, .timeout = 120)
 {
 	enum { STAFF = 1 + SETTLERS + GUESTS };
 	static struct hotel hotel;
@@ -634,7 +634,7 @@ static void storms(unsigned index, void *arg)
 		come_and_go(storm, storm->pairs[index], round);
 }
 
-Test(stress_runtime, runtimes_come_and_go_under_wakes_and_joins_of_another, .timeout = 60)
+Test(stress_runtime, runtimes_come_and_go_under_wakes_and_joins_of_another, .timeout = 120)
 {
 	static struct storm storm;
 	weft_pid callers[CALLERS];

@@ -180,12 +180,12 @@ static void stress_with(bool guard_mprotect)
 	free(stress);
 }
 
-Test(stress_stack, no_stack_has_two_owners, .timeout = 60)
+Test(stress_stack, no_stack_has_two_owners, .timeout = 120)
 {
 	stress_with(false);
 }
 
-Test(stress_stack, no_stack_has_two_owners_with_mprotect, .timeout = 60)
+Test(stress_stack, no_stack_has_two_owners_with_mprotect, .timeout = 120)
 {
 	stress_with(true);
 }

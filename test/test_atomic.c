@@ -110,7 +110,7 @@ static void count(unsigned index, void *arg)
 	}
 }
 
-Test(atomic, read_modify_writes_lose_nothing, .timeout = 60)
+Test(atomic, read_modify_writes_lose_nothing, .timeout = 120)
 {
 	struct counters counters = {{0}, {0}, {0}};
 
@@ -146,7 +146,7 @@ static void pass(unsigned index, void *arg)
 	}
 }
 
-Test(atomic, release_and_acquire_hand_over_plain_data, .timeout = 60)
+Test(atomic, release_and_acquire_hand_over_plain_data, .timeout = 120)
 {
 	struct message message = {.data = {0}};
 
@@ -163,12 +163,18 @@ struct dekker {
 	uint64_t seen[2];
 };
 
+/* Spins, so that both leave together; not for ever, since the other may have no CPU. */
 static void meet(struct dekker *dekker, uint32_t *meetings)
 {
+	unsigned spins = 0;
+
 	*meetings += 2;
 	wf_u32_fetch_add(&dekker->arrived, 1);
 	while (wf_u32_load_acquire(&dekker->arrived) < *meetings)
-		wf_pause();
+		if (++spins % 1024 == 0)
+			sched_yield();
+		else
+			wf_pause();
 }
 
 static void publish_and_look(unsigned index, void *arg)
@@ -187,7 +193,7 @@ static void publish_and_look(unsigned index, void *arg)
 	}
 }
 
-Test(atomic, of_two_that_publish_and_look_one_sees_the_other, .timeout = 60)
+Test(atomic, of_two_that_publish_and_look_one_sees_the_other, .timeout = 120)
 {
 	static struct dekker dekker;
 

@@ -358,7 +358,7 @@ static void model_push_many(struct model *model, struct wf_deque *d, uint64_t fi
 		model->items[model->count++] = first + i;
 }
 
-Test(deque, behaves_like_an_array_in_random_sequences, .timeout = 60)
+Test(deque, behaves_like_an_array_in_random_sequences, .timeout = 120)
 {
 	static struct wf_deque d;
 	static struct model model;

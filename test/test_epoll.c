@@ -46,15 +46,13 @@ static int poll_now(void *state, unsigned budget)
 	return driver->poll(state, budget, weft_now());
 }
 
-/* arm, wait, disarm, as a worker does; returns how long it slept. */
-static weft_time wait_until(void *state, weft_time deadline, int *handled_out)
+/* arm, wait, disarm, as a worker does; true if it slept until the deadline. */
+static bool sleeps_until(void *state, weft_time deadline, int *handled_out)
 {
-	weft_time start = weft_now();
-
 	cr_assert_eq(driver->arm(state), 0);
-	*handled_out = driver->wait(state, deadline, start);
+	*handled_out = driver->wait(state, deadline, weft_now());
 	driver->disarm(state);
-	return weft_now() - start;
+	return weft_now() >= deadline;
 }
 
 Test(epoll, is_the_default_and_says_what_it_can)
@@ -77,7 +75,7 @@ static int poll_idle(void *arg)
 	return 0;
 }
 
-Test(epoll, polling_makes_no_system_call_while_nothing_is_registered, .timeout = 60)
+Test(epoll, polling_makes_no_system_call_while_nothing_is_registered, .timeout = 120)
 {
 	net_run(1, poll_idle, NULL);
 }
@@ -89,16 +87,16 @@ static int never_early(void *arg)
 
 	(void)arg;
 	for (weft_time delay = 1; delay <= WEFT_MS(3); delay = delay * 3 + 777) {
-		cr_assert_geq(wait_until(state, weft_after(delay), &handled), delay);
+		cr_assert(sleeps_until(state, weft_after(delay), &handled));
 		cr_assert_eq(handled, 0);
 	}
-	(void)wait_until(state, 0, &handled);
+	(void)sleeps_until(state, 0, &handled);
 	cr_assert_eq(handled, 0, "a past deadline does not sleep");
 	driver->close(state);
 	return 0;
 }
 
-Test(epoll, waits_never_end_early, .timeout = 60)
+Test(epoll, waits_never_end_early, .timeout = 120)
 {
 	net_run(1, never_early, NULL);
 }
@@ -119,7 +117,7 @@ static void refuse(unsigned number)
 		cr_skip_test("no seccomp here");
 }
 
-Test(epoll, waits_never_end_early_without_epoll_pwait2, .timeout = 60)
+Test(epoll, waits_never_end_early_without_epoll_pwait2, .timeout = 120)
 {
 	refuse(SYS_epoll_pwait2);
 	net_run(1, never_early, NULL);
@@ -134,15 +132,15 @@ static int wakes(void *arg)
 	/* Latched: before the wait, once for any number of them. */
 	for (int i = 0; i < 5; i++)
 		driver->wake(state);
-	cr_assert_lt(wait_until(state, NET_SOON, &handled), WEFT_SEC(NET_PATIENCE_S));
+	cr_assert(!sleeps_until(state, NET_SOON, &handled));
 	cr_assert_eq(handled, 0, "a wake is no descriptor");
-	cr_assert_geq(wait_until(state, weft_after(WEFT_MS(2)), &handled), WEFT_MS(2));
+	cr_assert(sleeps_until(state, weft_after(WEFT_MS(2)), &handled));
 	cr_assert_eq(stats_of(state).wakes_sent, 5);
 	driver->close(state);
 	return 0;
 }
 
-Test(epoll, wakes_are_latched_and_merged, .timeout = 60)
+Test(epoll, wakes_are_latched_and_merged, .timeout = 120)
 {
 	net_run(1, wakes, NULL);
 }
@@ -157,14 +155,14 @@ static int wake_met_by_poll(void *arg)
 	driver->wake(state);
 	cr_assert_eq(poll_now(state, WF_IO_BATCH), 0);
 	cr_assert_eq(stats_of(state).polls, 1);
-	cr_assert_lt(wait_until(state, NET_SOON, &handled), WEFT_SEC(NET_PATIENCE_S));
-	cr_assert_geq(wait_until(state, weft_after(WEFT_MS(2)), &handled), WEFT_MS(2));
+	cr_assert(!sleeps_until(state, NET_SOON, &handled));
+	cr_assert(sleeps_until(state, weft_after(WEFT_MS(2)), &handled));
 	driver->close(state);
 	close(fd);
 	return 0;
 }
 
-Test(epoll, a_wake_that_a_poll_meets_ends_the_next_wait, .timeout = 60)
+Test(epoll, a_wake_that_a_poll_meets_ends_the_next_wait, .timeout = 120)
 {
 	net_run(1, wake_met_by_poll, NULL);
 }
@@ -185,14 +183,14 @@ static int wake_from_a_thread(void *arg)
 	(void)arg;
 	for (int i = 0; i < 20; i++) {
 		pthread_create(&thread, NULL, wake_soon, state);
-		cr_assert_lt(wait_until(state, NET_SOON, &handled), WEFT_SEC(NET_PATIENCE_S));
+		cr_assert(!sleeps_until(state, NET_SOON, &handled));
 		pthread_join(thread, NULL);
 	}
 	driver->close(state);
 	return 0;
 }
 
-Test(epoll, a_wake_ends_a_wait_that_goes_on, .timeout = 60)
+Test(epoll, a_wake_ends_a_wait_that_goes_on, .timeout = 120)
 {
 	net_run(1, wake_from_a_thread, NULL);
 }
@@ -205,19 +203,19 @@ static int watched_device(void *arg)
 
 	(void)arg;
 	cr_assert_eq(driver->watch(state, fd), 0);
-	cr_assert_geq(wait_until(state, weft_after(WEFT_MS(2)), &handled), WEFT_MS(2));
+	cr_assert(sleeps_until(state, weft_after(WEFT_MS(2)), &handled));
 	cr_assert_eq(write(fd, &one, sizeof(one)), (ssize_t)sizeof(one));
 	/* Not an edge: as long as the device is not emptied. */
 	for (int i = 0; i < 2; i++)
-		cr_assert_lt(wait_until(state, NET_SOON, &handled), WEFT_SEC(NET_PATIENCE_S));
+		cr_assert(!sleeps_until(state, NET_SOON, &handled));
 	cr_assert_eq(read(fd, &one, sizeof(one)), (ssize_t)sizeof(one));
-	cr_assert_geq(wait_until(state, weft_after(WEFT_MS(2)), &handled), WEFT_MS(2));
+	cr_assert(sleeps_until(state, weft_after(WEFT_MS(2)), &handled));
 	driver->close(state);
 	close(fd);
 	return 0;
 }
 
-Test(epoll, a_watched_descriptor_ends_waits, .timeout = 60)
+Test(epoll, a_watched_descriptor_ends_waits, .timeout = 120)
 {
 	net_run(1, watched_device, NULL);
 }
@@ -257,7 +255,7 @@ static int batches(void *arg)
 	return 0;
 }
 
-Test(epoll, a_poll_keeps_to_its_budget_and_drops_strangers, .timeout = 60)
+Test(epoll, a_poll_keeps_to_its_budget_and_drops_strangers, .timeout = 120)
 {
 	net_run(1, batches, NULL);
 }
@@ -284,7 +282,7 @@ static int registering_twice(void *arg)
 	return 0;
 }
 
-Test(epoll, a_registration_can_be_replaced_and_removed, .timeout = 60)
+Test(epoll, a_registration_can_be_replaced_and_removed, .timeout = 120)
 {
 	net_run(1, registering_twice, NULL);
 }
@@ -295,7 +293,7 @@ static void discard(
 	(void)ctx, (void)level, (void)worker, (void)pid, (void)text;
 }
 
-Test(epoll, opening_without_descriptors_fails_and_leaves_nothing, .timeout = 60)
+Test(epoll, opening_without_descriptors_fails_and_leaves_nothing, .timeout = 120)
 {
 	struct weft_rt_opts opts = { .size = sizeof(opts), .workers = 2, .driver = "epoll",
 		.log = discard };
@@ -427,12 +425,12 @@ static int bulk_both_ways(void *arg)
 	return 0;
 }
 
-Test(epoll, short_counts_both_ways_lose_nothing, .timeout = 60)
+Test(epoll, short_counts_both_ways_lose_nothing, .timeout = 120)
 {
 	net_run(1, bulk_both_ways, NULL);
 }
 
-Test(epoll, short_counts_on_two_workers_lose_nothing, .timeout = 60)
+Test(epoll, short_counts_on_two_workers_lose_nothing, .timeout = 120)
 {
 	net_run(2, bulk_both_ways, NULL);
 }
@@ -457,7 +455,7 @@ static int reset_in_the_middle(void *arg)
 	return 0;
 }
 
-Test(epoll, a_reset_is_reported_and_then_the_end, .timeout = 60)
+Test(epoll, a_reset_is_reported_and_then_the_end, .timeout = 120)
 {
 	net_run(1, reset_in_the_middle, NULL);
 }
@@ -515,7 +513,7 @@ static int half_closed(void *arg)
 	return 0;
 }
 
-Test(epoll, half_closed_connections_work_in_both_directions, .timeout = 60)
+Test(epoll, half_closed_connections_work_in_both_directions, .timeout = 120)
 {
 	net_run(1, half_closed, NULL);
 }
@@ -547,7 +545,7 @@ static int urgent(void *arg)
 	return 0;
 }
 
-Test(epoll, urgent_data_does_not_hide_what_comes_after_it, .timeout = 60)
+Test(epoll, urgent_data_does_not_hide_what_comes_after_it, .timeout = 120)
 {
 	net_run(1, urgent, NULL);
 }
@@ -614,7 +612,7 @@ static int close_and_reuse(void *arg)
 	return 0;
 }
 
-Test(epoll, a_number_reused_at_once_is_not_confused, .timeout = 60)
+Test(epoll, a_number_reused_at_once_is_not_confused, .timeout = 120)
 {
 	net_run(2, close_and_reuse, NULL);
 	for (int fd = 0; fd < 1024; fd++)

@@ -108,7 +108,7 @@ static int bad_numbers(void *arg)
 	return 0;
 }
 
-Test(fd, numbers_that_are_no_descriptors_are_refused, .timeout = 60)
+Test(fd, numbers_that_are_no_descriptors_are_refused, .timeout = 120)
 {
 	net_run(1, bad_numbers, NULL);
 	cr_assert(weft_fd_kernel(0));
@@ -157,7 +157,7 @@ static int high_numbers(void *arg)
 	return 0;
 }
 
-Test(fd, every_segment_of_the_table_works, .timeout = 60)
+Test(fd, every_segment_of_the_table_works, .timeout = 120)
 {
 	struct rlimit limit;
 
@@ -342,7 +342,7 @@ static void race_side(unsigned index, void *arg)
 	}
 }
 
-Test(fd, readiness_survives_a_race_of_clearing_and_events, .timeout = 60)
+Test(fd, readiness_survives_a_race_of_clearing_and_events, .timeout = 120)
 {
 	struct race race = { .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
 		.rounds = 1000000 / HARNESS_SLOWDOWN };
@@ -378,6 +378,7 @@ static int deadlines(void *arg)
 		char bytes[10];
 
 		net_send(fd[0], "abc", 3);
+		net_arrived(fd[1]);
 		cr_assert_eq(weft_read(fd[1], bytes, sizeof(bytes), past[i]), 3);
 		cr_assert_eq(weft_read(fd[1], bytes, sizeof(bytes), past[i]),
 			past[i] == WEFT_POLL ? -EAGAIN : -ETIME);
@@ -388,7 +389,7 @@ static int deadlines(void *arg)
 	return 0;
 }
 
-Test(fd, a_call_that_would_wait_tells_why_it_did_not, .timeout = 60)
+Test(fd, a_call_that_would_wait_tells_why_it_did_not, .timeout = 120)
 {
 	net_run(1, deadlines, NULL);
 	check_all_valid();
@@ -414,7 +415,7 @@ static int never_waits(void *arg)
 	return 0;
 }
 
-Test(fd, polling_reads_see_what_no_driver_has_reported, .timeout = 60)
+Test(fd, polling_reads_see_what_no_driver_has_reported, .timeout = 120)
 {
 	net_run(1, never_waits, NULL);
 }
@@ -452,7 +453,7 @@ static int one_per_direction(void *arg)
 	return 0;
 }
 
-Test(fd, one_process_waits_per_direction, .timeout = 60)
+Test(fd, one_process_waits_per_direction, .timeout = 120)
 {
 	net_run(1, one_per_direction, NULL);
 	check_all_valid();
@@ -489,7 +490,7 @@ static int many_pollers(void *arg)
 	return 0;
 }
 
-Test(fd, any_number_may_poll_and_all_are_told, .timeout = 60)
+Test(fd, any_number_may_poll_and_all_are_told, .timeout = 120)
 {
 	net_run(2, many_pollers, NULL);
 	check_all_valid();
@@ -527,6 +528,7 @@ static int no_room_to_register(void *arg)
 	cr_assert_eq(net_join(reader), -ENOSPC);
 	cr_assert_eq(weft_read(fd[1], bytes, 1, NET_SOON), -ENOSPC);
 	net_send(fd[0], "there", 5);
+	net_arrived(fd[1]);
 	cr_assert_eq(weft_read(fd[1], bytes, sizeof(bytes), WEFT_POLL), 5, "no need to wait");
 	cr_assert_eq(operations(fd[1]), 0);
 	cr_assert(wf_fd_valid(fd[1]));
@@ -535,7 +537,7 @@ static int no_room_to_register(void *arg)
 	return 0;
 }
 
-Test(fd, a_descriptor_that_cannot_be_registered_is_an_error_for_all, .timeout = 60)
+Test(fd, a_descriptor_that_cannot_be_registered_is_an_error_for_all, .timeout = 120)
 {
 	if (prctl(PR_GET_SECCOMP) < 0)
 		cr_skip_test("no seccomp here");
@@ -605,13 +607,13 @@ static int close_under_both(void *arg)
 	return 0;
 }
 
-Test(fd, closing_ends_a_parked_reader_and_writer, .timeout = 60)
+Test(fd, closing_ends_a_parked_reader_and_writer, .timeout = 120)
 {
 	net_run(1, close_under_both, &(bool){ true });
 	check_all_valid();
 }
 
-Test(fd, closing_ends_them_on_two_workers, .timeout = 60)
+Test(fd, closing_ends_them_on_two_workers, .timeout = 120)
 {
 	net_run(2, close_under_both, &(bool){ false });
 	check_all_valid();
@@ -659,7 +661,7 @@ static int close_from_another_worker(void *arg)
 	return 0;
 }
 
-Test(fd, the_last_operation_to_end_closes_the_number, .timeout = 60)
+Test(fd, the_last_operation_to_end_closes_the_number, .timeout = 120)
 {
 	net_run(2, close_from_another_worker, NULL);
 	check_all_valid();
@@ -684,7 +686,7 @@ static int close_unused(void *arg)
 	return 0;
 }
 
-Test(fd, closing_without_calls_in_flight_shuts_nothing_down, .timeout = 60)
+Test(fd, closing_without_calls_in_flight_shuts_nothing_down, .timeout = 120)
 {
 	net_run(1, close_unused, NULL);
 	check_all_valid();
@@ -721,7 +723,7 @@ static int close_listener(void *arg)
 	return 0;
 }
 
-Test(fd, closing_a_listener_does_not_shut_it_down, .timeout = 60)
+Test(fd, closing_a_listener_does_not_shut_it_down, .timeout = 120)
 {
 	net_run(1, close_listener, NULL);
 	check_all_valid();
@@ -744,7 +746,7 @@ static int tell_and_read(void *arg)
 	return r;
 }
 
-Test(fd, a_foreign_thread_may_close, .timeout = 60)
+Test(fd, a_foreign_thread_may_close, .timeout = 120)
 {
 	weft_rt *rt = net_rt_make(2, WEFT_PIN_OFF);
 	struct told told = { .fd = -1 };
@@ -807,7 +809,7 @@ static int adopt_and_forget(void *arg)
 	return 0;
 }
 
-Test(fd, foreign_descriptors_are_adopted_and_handed_back, .timeout = 60)
+Test(fd, foreign_descriptors_are_adopted_and_handed_back, .timeout = 120)
 {
 	net_run(1, adopt_and_forget, NULL);
 	check_all_valid();
@@ -847,7 +849,7 @@ static int closed_behind_our_back(void *arg)
 	return 0;
 }
 
-Test(fd, a_number_that_comes_back_ends_who_waits_on_the_old_use, .timeout = 60)
+Test(fd, a_number_that_comes_back_ends_who_waits_on_the_old_use, .timeout = 120)
 {
 	net_run(1, closed_behind_our_back, NULL);
 	check_all_valid();
@@ -923,13 +925,13 @@ static int homes_move(void *arg)
 	return 0;
 }
 
-Test(fd, the_home_follows_who_waits, .timeout = 60)
+Test(fd, the_home_follows_who_waits, .timeout = 120)
 {
 	net_run(2, homes_move, NULL);
 	check_all_valid();
 }
 
-Test(fd, two_runtimes_share_a_descriptor_but_not_a_wait, .timeout = 60)
+Test(fd, two_runtimes_share_a_descriptor_but_not_a_wait, .timeout = 120)
 {
 	weft_rt *first = net_rt_make(1, WEFT_PIN_OFF), *second = net_rt_make(1, WEFT_PIN_OFF);
 	struct told told = { .fd = -1 };

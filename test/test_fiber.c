@@ -88,7 +88,7 @@ static void three_steps(void *value)
 	wf_fiber_exit(task->fiber, task->sched);
 }
 
-Test(fiber, runs_from_resume_to_suspend, .timeout = 10)
+Test(fiber, runs_from_resume_to_suspend, .timeout = 120)
 {
 	struct rig rig;
 	struct task task = {.sched = &rig.sched, .number = 100};
@@ -109,7 +109,7 @@ Test(fiber, runs_from_resume_to_suspend, .timeout = 10)
 	rig_close(&rig);
 }
 
-Test(fiber, a_stack_serves_one_fiber_after_another, .timeout = 10)
+Test(fiber, a_stack_serves_one_fiber_after_another, .timeout = 120)
 {
 	struct rig rig;
 	uint64_t one = 1;
@@ -132,7 +132,7 @@ Test(fiber, a_stack_serves_one_fiber_after_another, .timeout = 10)
 	rig_close(&rig);
 }
 
-Test(fiber, many_take_turns, .timeout = 10)
+Test(fiber, many_take_turns, .timeout = 120)
 {
 	enum { COUNT = 200 };
 	static struct task tasks[COUNT];
@@ -156,7 +156,7 @@ Test(fiber, many_take_turns, .timeout = 10)
 	rig_close(&rig);
 }
 
-Test(fiber, one_that_was_never_resumed_can_be_dropped, .timeout = 10)
+Test(fiber, one_that_was_never_resumed_can_be_dropped, .timeout = 120)
 {
 	struct rig rig;
 
@@ -199,7 +199,7 @@ static void end_deep_down(void *value)
  * A fiber that ends inside several calls leaves frames behind that never return. Sanitizers keep
  * books about frames: neither red zones nor shadow call stacks may pile up in a stack used again.
  */
-Test(fiber, may_end_at_any_depth_any_number_of_times, .timeout = 60)
+Test(fiber, may_end_at_any_depth_any_number_of_times, .timeout = 120)
 {
 	struct rig rig;
 	struct task task = {.sched = &rig.sched};
@@ -277,7 +277,7 @@ static void relay_runner(unsigned index, void *arg)
 	wf_scheduler_leave(&relay->sched[index]);
 }
 
-Test(fiber, moves_between_threads_at_every_suspend, .timeout = 30)
+Test(fiber, moves_between_threads_at_every_suspend, .timeout = 120)
 {
 	static struct relay relay = {
 		.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
@@ -316,7 +316,7 @@ static size_t resident_pages(const struct wf_stack *stack)
 	return count;
 }
 
-Test(fiber, a_control_block_is_one_line, .timeout = 10)
+Test(fiber, a_control_block_is_one_line, .timeout = 120)
 {
 	if (HARNESS_ASAN || HARNESS_TSAN)
 		cr_skip_test("sanitizers keep more in it");
@@ -324,7 +324,7 @@ Test(fiber, a_control_block_is_one_line, .timeout = 10)
 }
 
 /* Of every colour: the colour must not push a shallow fiber's frames into a second page. */
-Test(fiber, a_parked_one_keeps_one_page, .timeout = 10)
+Test(fiber, a_parked_one_keeps_one_page, .timeout = 120)
 {
 	static struct task tasks[64];
 	struct rig rig;
@@ -349,7 +349,7 @@ Test(fiber, a_parked_one_keeps_one_page, .timeout = 10)
  * P10 of the design's scenarios, at this level: more than guards by mprotect allow, all parked at
  * once, within 5 KB each; all end.
  */
-Test(fiber, two_hundred_thousand_park_at_once, .timeout = 60)
+Test(fiber, two_hundred_thousand_park_at_once, .timeout = 120)
 {
 	struct rig rig;
 	struct wf_stack_stats stats;
@@ -386,7 +386,7 @@ Test(fiber, two_hundred_thousand_park_at_once, .timeout = 60)
 #include <sanitizer/lsan_interface.h>
 
 /* Frames that never returned left them there; functions that ASan does not know would stumble. */
-Test(fiber, a_stack_given_back_has_no_red_zones, .timeout = 10)
+Test(fiber, a_stack_given_back_has_no_red_zones, .timeout = 120)
 {
 	struct rig rig;
 	struct task task = {.sched = &rig.sched, .number = 39};
@@ -415,7 +415,7 @@ static void hold_memory(void *value)
 }
 
 /* Many, so that no copy left in a register or on this stack can stand in for the real holder. */
-Test(fiber, memory_held_by_a_parked_one_is_no_leak, .timeout = 60)
+Test(fiber, memory_held_by_a_parked_one_is_no_leak, .timeout = 120)
 {
 	static struct task tasks[100];
 	struct rig rig;

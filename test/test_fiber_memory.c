@@ -43,7 +43,7 @@ static void spawn_crowd(weft_rt *rt, unsigned count)
 			0);
 }
 
-Test(fiber_memory, twenty_thousand_park_at_once, .timeout = 60)
+Test(fiber_memory, twenty_thousand_park_at_once, .timeout = 120)
 {
 	unsigned count = FIBERS / HARNESS_SLOWDOWN;
 	weft_rt *rt = runtime_new(2);
@@ -90,7 +90,7 @@ static unsigned long maps_max(void)
 }
 
 /* With guards by mprotect() each stack is two mappings. */
-Test(fiber_memory, limit_on_mappings_is_named_and_harms_nobody_else, .timeout = 60)
+Test(fiber_memory, limit_on_mappings_is_named_and_harms_nobody_else, .timeout = 120)
 {
 	struct weft_rt_opts opts = {
 		.workers = 2, .flags = WEFT_RT_GUARD_MPROTECT, .log = notes_the_limit};

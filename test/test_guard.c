@@ -164,7 +164,7 @@ static void overflow_guarded_by_mprotect(void)
 	run_fiber(overflow, true);
 }
 
-Test(guard, overflow_names_fiber_id_and_size_and_aborts, .timeout = 20)
+Test(guard, overflow_names_fiber_id_and_size_and_aborts, .timeout = 120)
 {
 	static void (*const bodies[])(void) = {overflow_guarded, overflow_guarded_by_mprotect};
 
@@ -184,7 +184,7 @@ static void overflow_with_an_odd_name(void)
 	overflow_guarded();
 }
 
-Test(guard, a_name_cannot_break_the_line, .timeout = 20)
+Test(guard, a_name_cannot_break_the_line, .timeout = 120)
 {
 	struct outcome outcome = in_child(overflow_with_an_odd_name);
 
@@ -198,7 +198,7 @@ static void overflow_unguarded(void)
 	run_fiber(overflow, false);
 }
 
-Test(guard, without_it_an_overflow_is_a_plain_fault, .timeout = 20)
+Test(guard, without_it_an_overflow_is_a_plain_fault, .timeout = 120)
 {
 	struct outcome outcome = in_child(overflow_unguarded);
 
@@ -230,7 +230,7 @@ static void sent_guarded(void)
 	_exit(1);
 }
 
-Test(guard, other_faults_meet_the_default_action, .timeout = 20)
+Test(guard, other_faults_meet_the_default_action, .timeout = 120)
 {
 	static void (*const bodies[])(void) = {fault_guarded, fault_outside_guarded, sent_guarded};
 
@@ -258,7 +258,7 @@ static void bus_error_guarded(void)
 	*(volatile char *)memory = 1;
 }
 
-Test(guard, bus_errors_pass_too, .timeout = 20)
+Test(guard, bus_errors_pass_too, .timeout = 120)
 {
 	struct outcome outcome = in_child(bus_error_guarded);
 
@@ -293,7 +293,7 @@ static void fault_with_host_handler(void)
 	run_fiber(fault_elsewhere, false);
 }
 
-Test(guard, other_faults_meet_the_handler_from_before, .timeout = 20)
+Test(guard, other_faults_meet_the_handler_from_before, .timeout = 120)
 {
 	struct outcome outcome = in_child(fault_with_host_handler);
 
@@ -320,7 +320,7 @@ static void recover_from_faults(void)
 	_exit(EXIT_AS_PLANNED);
 }
 
-Test(guard, a_handler_may_jump_out, .timeout = 20)
+Test(guard, a_handler_may_jump_out, .timeout = 120)
 {
 	struct outcome outcome = in_child(recover_from_faults);
 
@@ -336,7 +336,7 @@ static void sent_with_host_handler(void)
 }
 
 /* The host's handler exits with 1 when there is no address of a fault. */
-Test(guard, a_sent_signal_reaches_the_handler, .timeout = 20)
+Test(guard, a_sent_signal_reaches_the_handler, .timeout = 120)
 {
 	struct outcome outcome = in_child(sent_with_host_handler);
 
@@ -366,7 +366,7 @@ static void one_shot_then_default(void)
 	_exit(2);
 }
 
-Test(guard, a_one_shot_handler_is_called_once, .timeout = 20)
+Test(guard, a_one_shot_handler_is_called_once, .timeout = 120)
 {
 	struct outcome outcome = in_child(one_shot_then_default);
 
@@ -390,7 +390,7 @@ static void ignored_fault(void)
 }
 
 /* As the kernel has it: a signal can be ignored, a fault cannot. */
-Test(guard, ignoring_means_what_it_meant, .timeout = 20)
+Test(guard, ignoring_means_what_it_meant, .timeout = 120)
 {
 	struct outcome outcome = in_child(ignored_when_sent);
 
@@ -409,7 +409,7 @@ static struct sigaction action_now(int sig)
 	return action;
 }
 
-Test(guard, uninstall_puts_back_what_was_there, .timeout = 10)
+Test(guard, uninstall_puts_back_what_was_there, .timeout = 120)
 {
 	struct sigaction first, now;
 
@@ -474,7 +474,7 @@ static void fault_when_buried_and_installed_again(void)
 	run_fiber(fault_elsewhere, false);
 }
 
-Test(guard, a_later_handler_of_the_host_stays, .timeout = 20)
+Test(guard, a_later_handler_of_the_host_stays, .timeout = 120)
 {
 	struct outcome outcome = in_child(overflow_when_buried);
 
@@ -484,7 +484,7 @@ Test(guard, a_later_handler_of_the_host_stays, .timeout = 20)
 }
 
 /* Taking the first place would make a circle of the two handlers. */
-Test(guard, a_later_runtime_takes_its_place_behind_the_host, .timeout = 20)
+Test(guard, a_later_runtime_takes_its_place_behind_the_host, .timeout = 120)
 {
 	struct outcome outcome = in_child(overflow_when_buried_and_installed_again);
 
@@ -497,7 +497,7 @@ Test(guard, a_later_runtime_takes_its_place_behind_the_host, .timeout = 20)
 
 /* --- signal stacks --- */
 
-Test(guard, threads_get_back_the_signal_stack_they_had, .timeout = 10)
+Test(guard, threads_get_back_the_signal_stack_they_had, .timeout = 120)
 {
 	static char small[16384];
 	stack_t mine = {.ss_sp = small, .ss_size = sizeof small}, now;
@@ -516,7 +516,7 @@ Test(guard, threads_get_back_the_signal_stack_they_had, .timeout = 10)
 	wf_guard_thread_leave(&thread); /* harmless */
 }
 
-Test(guard, a_large_enough_signal_stack_is_kept, .timeout = 10)
+Test(guard, a_large_enough_signal_stack_is_kept, .timeout = 120)
 {
 	static char large[256 * 1024];
 	stack_t mine = {.ss_sp = large, .ss_size = sizeof large}, now;

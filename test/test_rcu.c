@@ -60,7 +60,7 @@ static void retire(struct wf_rcu_domain *domain, struct object *object, uint64_t
 	wf_rcu_retire(domain, &object->batch, reclaim);
 }
 
-Test(rcu, calls_back_what_was_retired, .timeout = 60)
+Test(rcu, calls_back_what_was_retired, .timeout = 120)
 {
 	static struct object objects[100];
 	struct wf_rcu_domain *domain;
@@ -157,17 +157,17 @@ static void a_reader_holds_reclamation_up(bool foreign)
 	wf_rcu_domain_destroy(domain);
 }
 
-Test(rcu, an_online_worker_holds_reclamation_up_until_it_is_quiescent, .timeout = 60)
+Test(rcu, an_online_worker_holds_reclamation_up_until_it_is_quiescent, .timeout = 120)
 {
 	a_reader_holds_reclamation_up(false);
 }
 
-Test(rcu, a_foreign_thread_holds_reclamation_up_until_its_call_ends, .timeout = 60)
+Test(rcu, a_foreign_thread_holds_reclamation_up_until_its_call_ends, .timeout = 120)
 {
 	a_reader_holds_reclamation_up(true);
 }
 
-Test(rcu, an_offline_worker_holds_nothing_up, .timeout = 60)
+Test(rcu, an_offline_worker_holds_nothing_up, .timeout = 120)
 {
 	struct wf_rcu_domain *domain = create(1000, 1);
 	static struct object object;
@@ -270,7 +270,7 @@ static void *enter_and_end(void *registered_by_host)
  * liburcu keeps a list of registered threads' memory: one that ends in it breaks the next
  * synchronize.
  */
-Test(rcu, foreign_threads_may_end, .timeout = 60)
+Test(rcu, foreign_threads_may_end, .timeout = 120)
 {
 	pthread_t threads[8];
 	int round, i;
@@ -289,7 +289,7 @@ Test(rcu, foreign_threads_may_end, .timeout = 60)
 
 /* --- pacing: an hour's age limit shows what else starts a grace period --- */
 
-Test(rcu, passing_the_bytes_limit_ends_the_wait, .timeout = 60)
+Test(rcu, passing_the_bytes_limit_ends_the_wait, .timeout = 120)
 {
 	struct wf_rcu_domain *domain = create(HOUR_NS, 1000);
 	static struct object objects[3];
@@ -307,7 +307,7 @@ Test(rcu, passing_the_bytes_limit_ends_the_wait, .timeout = 60)
 	wf_rcu_domain_destroy(domain);
 }
 
-Test(rcu, hurry_ends_the_wait, .timeout = 60)
+Test(rcu, hurry_ends_the_wait, .timeout = 120)
 {
 	struct wf_rcu_domain *domain = create(HOUR_NS, 1000);
 	static struct object object;
@@ -326,7 +326,7 @@ Test(rcu, hurry_ends_the_wait, .timeout = 60)
 /*
  * With rounds of 1 us it goes from work to IDLE in no time: each retire meets it somewhere there.
  */
-Test(rcu, what_is_retired_after_a_long_silence_is_called_back, .timeout = 60)
+Test(rcu, what_is_retired_after_a_long_silence_is_called_back, .timeout = 120)
 {
 	struct wf_rcu_domain *domain = create(1000, 1 << 20);
 	static struct object object;
@@ -346,7 +346,7 @@ Test(rcu, what_is_retired_after_a_long_silence_is_called_back, .timeout = 60)
 
 /* --- the end --- */
 
-Test(rcu, destroy_calls_everything_back_and_what_callbacks_retire, .timeout = 60)
+Test(rcu, destroy_calls_everything_back_and_what_callbacks_retire, .timeout = 120)
 {
 	struct wf_rcu_domain *domain = create(HOUR_NS, UINT64_MAX);
 	static struct object objects[10];
@@ -375,7 +375,7 @@ static void come_and_go(void)
 		wf_rcu_domain_destroy(domains[i]);
 }
 
-Test(rcu, many_domains_come_and_go, .timeout = 60)
+Test(rcu, many_domains_come_and_go, .timeout = 120)
 {
 	unsigned before;
 	int i;
@@ -421,7 +421,7 @@ static bool thread_status(const char *name, const char *key, char *value, size_t
 	return found;
 }
 
-Test(rcu, the_reclaimer_is_named_and_blocks_signals, .timeout = 60)
+Test(rcu, the_reclaimer_is_named_and_blocks_signals, .timeout = 120)
 {
 	struct wf_rcu_opts opts = {.name = "a-long-name"};
 	struct wf_rcu_domain *domain;
@@ -443,7 +443,7 @@ Test(rcu, the_reclaimer_is_named_and_blocks_signals, .timeout = 60)
 	wf_rcu_domain_destroy(domain);
 }
 
-Test(rcu, the_reclaimer_runs_where_it_is_told, .timeout = 60)
+Test(rcu, the_reclaimer_runs_where_it_is_told, .timeout = 120)
 {
 	struct wf_rcu_domain *domain;
 	cpu_set_t all, one;

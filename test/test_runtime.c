@@ -129,7 +129,7 @@ static void cpus_are_refused(const char *list)
 	is_refused(&(struct refusal){{.cpus = list}, -EINVAL, "cpus", text});
 }
 
-Test(runtime, bad_options_are_refused_by_name, .timeout = 30)
+Test(runtime, bad_options_are_refused_by_name, .timeout = 120)
 {
 	char workers[96];
 
@@ -155,7 +155,7 @@ Test(runtime, bad_options_are_refused_by_name, .timeout = 30)
 	is_refused(&(struct refusal){{.driver = ""}, -ENODEV, "driver", "unknown driver \"\""});
 }
 
-Test(runtime, bad_cpu_lists_are_refused_by_name, .timeout = 30)
+Test(runtime, bad_cpu_lists_are_refused_by_name, .timeout = 120)
 {
 	static const char *const malformed[] = {"", ",", "0,", ",0", "0,,0", "0-", "-0", "1-0",
 		"0-1-2", "0 ", " 0", "a", "0x1", "+0", "99999", "18446744073709551616"};
@@ -176,7 +176,7 @@ Test(runtime, bad_cpu_lists_are_refused_by_name, .timeout = 30)
 	is_refused(&(struct refusal){{.cpus = list, .workers = 2}, -ENODEV, "cpus", text});
 }
 
-Test(runtime, options_of_other_releases, .timeout = 30)
+Test(runtime, options_of_other_releases, .timeout = 120)
 {
 	struct {
 		struct weft_rt_opts opts;
@@ -224,7 +224,7 @@ static int wakes_and_joins(void *arg)
 	return joined(*pid);
 }
 
-Test(runtime, several_live_at_once_up_to_63, .timeout = 30)
+Test(runtime, several_live_at_once_up_to_63, .timeout = 120)
 {
 	enum { MAX = 63 };
 	struct weft_rt_opts opts = {.size = sizeof opts, .workers = 1, .idle = WEFT_IDLE_PARK};
@@ -316,7 +316,7 @@ static void spawns_or_stops(unsigned index, void *arg)
 	wf_u32_fetch_add(&rush->refused, 1);
 }
 
-Test(runtime, spawns_before_during_and_after_a_stop, .timeout = 60)
+Test(runtime, spawns_before_during_and_after_a_stop, .timeout = 120)
 {
 	for (int round = 0; round < 40 / HARNESS_SLOWDOWN + 5; round++) {
 		struct rush rush = {.rt = runtime_new(1 + round % 2)};
@@ -338,7 +338,7 @@ Test(runtime, spawns_before_during_and_after_a_stop, .timeout = 60)
 }
 
 /* X5 */
-Test(runtime, comes_and_goes_without_a_trace, .timeout = 60)
+Test(runtime, comes_and_goes_without_a_trace, .timeout = 120)
 {
 	enum { ROUNDS = 200 / HARNESS_SLOWDOWN };
 	struct counts before = {0};
@@ -384,7 +384,7 @@ static int stops_from_inside(void *arg)
 	return 1;
 }
 
-Test(runtime, stop_from_inside_begins_it, .timeout = 30)
+Test(runtime, stop_from_inside_begins_it, .timeout = 120)
 {
 	for (unsigned workers = 1; workers <= 2; workers++) {
 		weft_rt *rt = runtime_new(workers);
@@ -436,7 +436,7 @@ static int finishes_in_the_grace(void *arg)
 	return 11;
 }
 
-Test(runtime, stop_with_grace_lets_processes_finish, .timeout = 30)
+Test(runtime, stop_with_grace_lets_processes_finish, .timeout = 120)
 {
 	struct rush rush = {.rt = runtime_new(2)};
 	weft_pid pid = rt_spawned(rush.rt, finishes_in_the_grace, &rush);
@@ -450,7 +450,7 @@ Test(runtime, stop_with_grace_lets_processes_finish, .timeout = 30)
 	runtime_end(rush.rt);
 }
 
-Test(runtime, survivors_of_a_stop_are_named, .timeout = 30)
+Test(runtime, survivors_of_a_stop_are_named, .timeout = 120)
 {
 	struct weft_spawn_opts spawn = {.size = sizeof spawn, .name = "stubborn"};
 	struct gate gate = {0};
@@ -488,7 +488,7 @@ static void stops_too(unsigned index, void *arg)
 	cr_assert_eq(weft_rt_stop(arg, grace, WEFT_FOREVER), 0);
 }
 
-Test(runtime, several_threads_stop_at_once, .timeout = 20)
+Test(runtime, several_threads_stop_at_once, .timeout = 120)
 {
 	for (int i = 0; i < 20; i++) {
 		weft_rt *rt = runtime_new(2);
@@ -535,7 +535,7 @@ static int asks_for_deadlocks_in_a_process(void *arg)
 	return 1;
 }
 
-Test(runtime, deadlocks_are_refused, .timeout = 30)
+Test(runtime, deadlocks_are_refused, .timeout = 120)
 {
 	weft_rt *rt = runtime_new(1), *other = runtime_new(1);
 
@@ -562,7 +562,7 @@ static int spawns_its_successor(void *arg)
 	return -7; /* nobody's error */
 }
 
-Test(runtime, run_returns_when_nothing_is_alive, .timeout = 30)
+Test(runtime, run_returns_when_nothing_is_alive, .timeout = 120)
 {
 	struct weft_error error;
 
@@ -587,7 +587,7 @@ Test(runtime, run_returns_when_nothing_is_alive, .timeout = 30)
 	}
 }
 
-Test(runtime, ends_by_itself_only_once_started, .timeout = 30)
+Test(runtime, ends_by_itself_only_once_started, .timeout = 120)
 {
 	weft_rt *rt = runtime_new(2);
 	weft_pid pid;
@@ -643,7 +643,7 @@ static int posts_from_inside(void *arg)
 	return 1;
 }
 
-Test(runtime, posts_run_in_order_and_count_as_alive, .timeout = 30)
+Test(runtime, posts_run_in_order_and_count_as_alive, .timeout = 120)
 {
 	static struct posted posted;
 	weft_pid pid;
@@ -683,7 +683,7 @@ static void posts_its_successor(void *arg)
 		cr_assert_eq(weft_post(chain->rt, posts_its_successor, chain), 0);
 }
 
-Test(runtime, posts_may_post_and_spawn_but_not_park, .timeout = 30)
+Test(runtime, posts_may_post_and_spawn_but_not_park, .timeout = 120)
 {
 	for (unsigned workers = 1; workers <= 2; workers++) {
 		struct chain chain = {.rt = runtime_new(workers), .left = {300}};
@@ -717,7 +717,7 @@ static void posts_until_refused(unsigned index, void *arg)
 	}
 }
 
-Test(runtime, posts_run_exactly_if_accepted_across_a_stop, .timeout = 60)
+Test(runtime, posts_run_exactly_if_accepted_across_a_stop, .timeout = 120)
 {
 	for (int round = 0; round < 10 / HARNESS_SLOWDOWN + 2; round++) {
 		struct rush rush = {.rt = runtime_new(1 + round % 2)};
@@ -799,7 +799,7 @@ static int uses_memory(void *arg)
 	return 1;
 }
 
-Test(runtime, allocator_is_told_the_size_it_was_asked_for, .timeout = 20)
+Test(runtime, allocator_is_told_the_size_it_was_asked_for, .timeout = 120)
 {
 	struct meter meter = {0};
 	struct weft_allocator allocator = {meter_allocate, meter_release, &meter};
@@ -899,12 +899,12 @@ static void runs_out_of_memory(bool for_good)
 	cr_assert_lt(n, 1000);
 }
 
-Test(runtime, survives_each_allocation_that_fails, .timeout = 60)
+Test(runtime, survives_each_allocation_that_fails, .timeout = 120)
 {
 	runs_out_of_memory(false);
 }
 
-Test(runtime, survives_the_end_of_memory, .timeout = 60)
+Test(runtime, survives_the_end_of_memory, .timeout = 120)
 {
 	runs_out_of_memory(true);
 }
@@ -937,7 +937,7 @@ static void names_are(const char *name, const char *shown)
 	runtime_end(rt);
 }
 
-Test(runtime, threads_are_named, .timeout = 30)
+Test(runtime, threads_are_named, .timeout = 120)
 {
 	char before[16], after[16];
 
@@ -987,7 +987,7 @@ static int second_cpu(void)
 	return -1;
 }
 
-Test(runtime, workers_are_pinned_to_the_list_in_order, .timeout = 30)
+Test(runtime, workers_are_pinned_to_the_list_in_order, .timeout = 120)
 {
 	int cpus[2] = {second_cpu(), first_cpu()};
 	cpu_set_t before, after;
@@ -1012,7 +1012,7 @@ Test(runtime, workers_are_pinned_to_the_list_in_order, .timeout = 30)
 	cr_assert(CPU_EQUAL(&before, &after), "the host's thread was pinned");
 }
 
-Test(runtime, default_workers_are_the_allowed_cpus, .timeout = 30)
+Test(runtime, default_workers_are_the_allowed_cpus, .timeout = 120)
 {
 	int cpu = first_cpu();
 	cpu_set_t set;
@@ -1050,7 +1050,7 @@ static struct weft_rt_opts main_opts(struct weft_error *error)
 		.error = error};
 }
 
-Test(main, passes_the_result_of_its_first_process, .timeout = 30)
+Test(main, passes_the_result_of_its_first_process, .timeout = 120)
 {
 	static int values[] = {0, 7, -1, -ENOENT, -ECANCELED, INT_MAX, INT_MIN};
 	struct weft_rt_opts opts = main_opts(NULL);
@@ -1078,7 +1078,7 @@ static int leaves_a_child(void *arg)
 	return 5;
 }
 
-Test(main, waits_for_every_process, .timeout = 30)
+Test(main, waits_for_every_process, .timeout = 120)
 {
 	struct weft_rt_opts opts = main_opts(NULL);
 	struct chain chain = {.left = {200}};
@@ -1136,7 +1136,7 @@ static int is_terminated_and_parks(void *arg)
 	return 23;
 }
 
-Test(main, first_signal_is_graceful_second_cancels, .timeout = 30)
+Test(main, first_signal_is_graceful_second_cancels, .timeout = 120)
 {
 	static int signals[] = {SIGTERM, SIGINT};
 	struct weft_rt_opts opts = main_opts(NULL);
@@ -1173,7 +1173,7 @@ static int tells_workers(void *arg)
 	return (int)weft_rt_workers(weft_rt_current());
 }
 
-Test(main, reads_the_environment, .timeout = 30)
+Test(main, reads_the_environment, .timeout = 120)
 {
 	static const char *const counts[] = {
 		"", "0", "x", "2x", "-1", " 1", "1 ", "1000", "99999999999999999999"};

@@ -31,7 +31,7 @@ static void spawns_a_thousand(unsigned workers)
 	cr_assert_eq(wf_u32_load_acquire(&ran), COUNT);
 }
 
-Test(sched, thousand_spawns_from_outside_all_run, .timeout = 10)
+Test(sched, thousand_spawns_from_outside_all_run, .timeout = 120)
 {
 	spawns_a_thousand(1);
 	spawns_a_thousand(2);
@@ -49,7 +49,7 @@ static void spawns_while_workers_park(unsigned workers, enum weft_idle idle)
 		weft_pid pid;
 
 		cr_assert_eq(weft_rt_spawn(rt, counts, &ran, NULL, &pid), 0);
-		cr_assert_eq(weft_join(pid, NULL, weft_after(WEFT_SEC(20))), 0, "round %u", i);
+		cr_assert_eq(joined(pid), 0);
 		/* The worker is on its way to sleep: meet it at another place each time. */
 		for (uint64_t turns = harness_random_below(&state, 500); turns > 0; turns--)
 			wf_compiler_barrier();
@@ -58,7 +58,7 @@ static void spawns_while_workers_park(unsigned workers, enum weft_idle idle)
 	runtime_end(rt);
 }
 
-Test(sched, spawn_while_the_workers_park_runs, .timeout = 60)
+Test(sched, spawn_while_the_workers_park_runs, .timeout = 120)
 {
 	for (unsigned workers = 1; workers <= 2; workers++) {
 		spawns_while_workers_park(workers, WEFT_IDLE_PARK);
@@ -121,7 +121,7 @@ static weft_pid parked_in(weft_rt *rt)
 	return pid;
 }
 
-Test(sched, endless_successors_leave_room, .timeout = 20)
+Test(sched, endless_successors_leave_room, .timeout = 120)
 {
 	struct chain chain = {{0}, {0}};
 	weft_rt *rt = runtime_new(1);
@@ -183,7 +183,7 @@ static int saturates(void *arg)
 	return 1;
 }
 
-Test(sched, ping_pong_pairs_leave_room, .timeout = 20)
+Test(sched, ping_pong_pairs_leave_room, .timeout = 120)
 {
 	struct match match = {{0}, {0}};
 	weft_rt *rt = runtime_new(1);
@@ -222,7 +222,7 @@ static void run_self_wakers(unsigned count, unsigned flags)
 	runtime_end(rt);
 }
 
-Test(sched, process_that_wakes_itself_leaves_room, .timeout = 20)
+Test(sched, process_that_wakes_itself_leaves_room, .timeout = 120)
 {
 	run_self_wakers(1, 0);
 	run_self_wakers(100, 0);
@@ -272,7 +272,7 @@ static int watches_yielders(void *arg)
 	return 1;
 }
 
-Test(sched, yields_are_fair, .timeout = 10)
+Test(sched, yields_are_fair, .timeout = 120)
 {
 	cr_assert_eq(in_runtime(1, watches_yielders, NULL), 1);
 }
@@ -294,7 +294,7 @@ static int asks_when_to_yield(void *arg)
 	return 1;
 }
 
-Test(sched, should_yield_is_true_after_a_millisecond_of_work, .timeout = 10)
+Test(sched, should_yield_is_true_after_a_millisecond_of_work, .timeout = 120)
 {
 	cr_assert_eq(in_runtime(1, asks_when_to_yield, NULL), 1);
 }
@@ -340,7 +340,7 @@ static int spawns_in_order(void *arg)
 	return 1;
 }
 
-Test(sched, new_processes_start_in_the_order_of_the_build, .timeout = 10)
+Test(sched, new_processes_start_in_the_order_of_the_build, .timeout = 120)
 {
 	cr_assert_eq(in_runtime(1, spawns_in_order, NULL), 1);
 }
@@ -386,7 +386,7 @@ static int wakes_in_order(void *arg)
 	return 1;
 }
 
-Test(sched, woken_processes_run_in_the_order_of_their_wakes, .timeout = 10)
+Test(sched, woken_processes_run_in_the_order_of_their_wakes, .timeout = 120)
 {
 	cr_assert_eq(in_runtime(1, wakes_in_order, NULL), 1);
 }
@@ -432,7 +432,7 @@ static int posts_from_inside(void *arg)
 	return 1;
 }
 
-Test(sched, posts_run_in_order_outside_every_process, .timeout = 10)
+Test(sched, posts_run_in_order_outside_every_process, .timeout = 120)
 {
 	static struct post numbered[POSTS];
 	struct posts posts = {.rt = runtime_new(1)};
@@ -503,7 +503,7 @@ static int wakes_many(void *arg)
 	return 0;
 }
 
-Test(sched, sticky_process_woken_by_all_at_once_stays_at_home, .timeout = 30)
+Test(sched, sticky_process_woken_by_all_at_once_stays_at_home, .timeout = 120)
 {
 	weft_rt *rt = runtime_new(2);
 	struct woken woken = {.wakes = {{0}}};
@@ -601,7 +601,7 @@ static void do_on_worker_0(weft_fn fn)
 	runtime_end(rt);
 }
 
-Test(sched, movable_ones_move_and_sticky_ones_do_not, .timeout = 30)
+Test(sched, movable_ones_move_and_sticky_ones_do_not, .timeout = 120)
 {
 	do_on_worker_0(watches_them_move);
 }
@@ -633,49 +633,52 @@ static int gives_new_ones_away(void *arg)
 	return 1;
 }
 
-Test(sched, new_processes_of_a_busy_worker_run_on_the_other, .timeout = 30)
+Test(sched, new_processes_of_a_busy_worker_run_on_the_other, .timeout = 120)
 {
 	do_on_worker_0(gives_new_ones_away);
 }
 
-/* S14: within 1.3 of the ideal is at most 65 % on one worker. */
-enum { JOBS = 1000, JOBS_MOST = JOBS * 65 / 100 };
+/*
+ * S14, without a clock: a job holds its worker until the other one has begun as many, or all have
+ * begun. So the workers are equally fast, and one that stays idle while the other has jobs waiting
+ * hangs the test.
+ */
+enum { JOBS = 600 };
+
+static bool the_other_keeps_up(const wf_atomic_u32 *begun, int worker, uint32_t mine)
+{
+	uint32_t others = wf_u32_load_acquire(&begun[!worker]);
+
+	return others >= mine || others + mine == JOBS;
+}
 
 static int works(void *arg)
 {
-	weft_time end = weft_after(WEFT_US(100));
+	wf_atomic_u32 *begun = arg;
+	int worker = weft_worker_index();
+	uint32_t mine = wf_u32_fetch_add(&begun[worker], 1) + 1;
 
-	while (weft_now() < end)
-		continue;
-	wf_u32_fetch_add((wf_atomic_u32 *)arg + weft_worker_index(), 1);
+	while (!the_other_keeps_up(begun, worker, mine))
+		sched_yield();
 	return 0;
 }
 
-/* Both workers need a CPU for a fair trial: one good round of several is enough. */
 static int spreads_its_jobs(void *arg)
 {
 	static weft_pid pids[JOBS];
-	uint32_t best = JOBS;
+	wf_atomic_u32 begun[2] = {{0}, {0}};
 
 	(void)arg;
-	for (int round = 0; round < 20 && best > JOBS_MOST; round++) {
-		wf_atomic_u32 done[2] = {{0}, {0}};
-		uint32_t most;
-
-		for (unsigned i = 0; i < JOBS; i++)
-			pids[i] = spawned(works, done);
-		for (unsigned i = 0; i < JOBS; i++)
-			joined(pids[i]);
-		most = wf_u32_load_relaxed(&done[0]);
-		cr_assert_eq(most + wf_u32_load_relaxed(&done[1]), JOBS);
-		most = most > JOBS - most ? most : JOBS - most;
-		best = most < best ? most : best;
-	}
-	cr_assert_leq(best, JOBS_MOST);
+	for (unsigned i = 0; i < JOBS; i++)
+		pids[i] = spawned(works, begun);
+	for (unsigned i = 0; i < JOBS; i++)
+		joined(pids[i]);
+	cr_assert_eq(wf_u32_load_relaxed(&begun[0]), JOBS / 2);
+	cr_assert_eq(wf_u32_load_relaxed(&begun[1]), JOBS / 2);
 	return 1;
 }
 
-Test(sched, jobs_of_one_worker_are_shared_by_two, .timeout = 60)
+Test(sched, jobs_of_one_worker_are_shared_by_two, .timeout = 120)
 {
 	cr_assert_eq(in_runtime(2, spreads_its_jobs, NULL), 1);
 }
@@ -717,7 +720,7 @@ static int starts_the_load(void *arg)
 	return 0;
 }
 
-Test(sched, every_queue_of_a_worker_has_its_share, .timeout = 30)
+Test(sched, every_queue_of_a_worker_has_its_share, .timeout = 120)
 {
 	enum { INJECTED = 1000, LEAST = INJECTED / (WF_BUDGET + WF_INJECTOR_INTERVAL) };
 	struct shares shares = {.chain = {{0}, {0}}};
@@ -764,7 +767,7 @@ static int forks(void *arg)
 	return joined(one) + joined(two);
 }
 
-Test(sched, fork_join_tree_has_all_its_leaves, .timeout = 60)
+Test(sched, fork_join_tree_has_all_its_leaves, .timeout = 120)
 {
 	int deepest = HARNESS_SLOWDOWN > 1 ? 9 : 12;
 

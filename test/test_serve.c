@@ -155,7 +155,7 @@ static void until_running(struct host *host, unsigned count)
 
 /* --- Beginning --- */
 
-Test(serve, one_worker_or_two_serve_connections, .timeout = 60)
+Test(serve, one_worker_or_two_serve_connections, .timeout = 120)
 {
 	unsigned before = harness_fd_count();
 
@@ -191,7 +191,7 @@ static int try_serve(void *arg)
 	return weft_serve_with(try->address, try->handler, NULL, try->opts);
 }
 
-Test(serve, what_cannot_begin_is_refused, .timeout = 60)
+Test(serve, what_cannot_begin_is_refused, .timeout = 120)
 {
 	struct weft_serve_opts short_opts = { .size = 3 };
 	struct weft_serve_opts policy = {
@@ -238,7 +238,7 @@ static int listener_of_another(int reuse_port)
 	return fd;
 }
 
-Test(serve, a_port_in_use_is_an_error, .timeout = 60)
+Test(serve, a_port_in_use_is_an_error, .timeout = 120)
 {
 	char address[WEFT_ADDRESS_MAX];
 	struct try try = { address, echo, NULL, 0 };
@@ -262,7 +262,7 @@ Test(serve, a_port_in_use_is_an_error, .timeout = 60)
 }
 
 /* A port is free again at once, although connections of the last server are in TIME_WAIT. */
-Test(serve, a_server_can_be_restarted_on_its_port, .timeout = 60)
+Test(serve, a_server_can_be_restarted_on_its_port, .timeout = 120)
 {
 	char address[WEFT_ADDRESS_MAX] = "tcp:127.0.0.1:0";
 
@@ -332,7 +332,7 @@ static int tell_cpu(void *arg)
 	return cpu_of_thread();
 }
 
-Test(serve, connections_are_steered_to_the_worker_of_their_cpu, .timeout = 60)
+Test(serve, connections_are_steered_to_the_worker_of_their_cpu, .timeout = 120)
 {
 	enum { EACH = 100 };
 	struct host host;
@@ -372,7 +372,7 @@ Test(serve, connections_are_steered_to_the_worker_of_their_cpu, .timeout = 60)
 }
 
 /* All from one CPU, and all stay open: the other worker gets its share. */
-Test(serve, connections_from_one_cpu_do_not_leave_workers_idle, .timeout = 60)
+Test(serve, connections_from_one_cpu_do_not_leave_workers_idle, .timeout = 120)
 {
 	enum { OPEN = 200 };
 	int fd[OPEN], cpu[2], counts[2] = { 0, 0 };
@@ -403,7 +403,7 @@ Test(serve, connections_from_one_cpu_do_not_leave_workers_idle, .timeout = 60)
 
 /* --- Ending --- */
 
-Test(serve, a_stop_ends_listening_and_lets_handlers_go_on, .timeout = 60)
+Test(serve, a_stop_ends_listening_and_lets_handlers_go_on, .timeout = 120)
 {
 	struct host host;
 	int fd;
@@ -422,7 +422,7 @@ Test(serve, a_stop_ends_listening_and_lets_handlers_go_on, .timeout = 60)
 	cr_assert_eq(weft_rt_destroy(host.rt, NET_SOON), 0);
 }
 
-Test(serve, a_cancel_ends_the_server_only, .timeout = 60)
+Test(serve, a_cancel_ends_the_server_only, .timeout = 120)
 {
 	unsigned before = harness_fd_count();
 	struct host host;
@@ -454,7 +454,7 @@ static int serve_after_stop(void *arg)
 	return r;
 }
 
-Test(serve, a_server_that_begins_during_a_stop_returns_at_once, .timeout = 60)
+Test(serve, a_server_that_begins_during_a_stop_returns_at_once, .timeout = 120)
 {
 	struct host host;
 	weft_pid late;
@@ -543,19 +543,20 @@ static void stop_under_load(unsigned index, void *arg)
 
 Test(serve, a_stop_under_load_answers_what_was_accepted, .timeout = 120)
 {
-	enum { CLIENTS = 4 };
+	enum { CLIENTS = 4, WORKERS = 2 };
 
 	for (int round = 0; round < 5; round++) {
 		struct host host;
 		struct load load = { .host = &host };
 
-		host_make(&host, answer_once, 2);
+		host_make(&host, answer_once, WORKERS);
 		host_start(&host);
 		harness_threads(CLIENTS + 1, stop_under_load, &load);
 		cr_assert_eq(host_result(&host), 0);
 		cr_assert_eq(wf_u32_load_relaxed(&load.refused), CLIENTS);
 		cr_assert_eq(wf_u32_load_relaxed(&load.replies), wf_u32_load_relaxed(&host.served));
-		cr_assert_leq(wf_u32_load_relaxed(&load.cut), CLIENTS);
+		/* Each by each listener at most: they close one after the other. */
+		cr_assert_leq(wf_u32_load_relaxed(&load.cut), CLIENTS * WORKERS);
 		cr_assert_eq(weft_rt_destroy(host.rt, NET_SOON), 0);
 	}
 }
@@ -605,7 +606,7 @@ static void raise_fd_limit(rlim_t wanted)
 }
 
 /* N1 */
-Test(serve, clients_that_fall_silent_cost_nothing, .timeout = 60)
+Test(serve, clients_that_fall_silent_cost_nothing, .timeout = 120)
 {
 	enum { SILENT = 500 };
 	int fd[SILENT], lively;
@@ -638,7 +639,7 @@ Test(serve, clients_that_fall_silent_cost_nothing, .timeout = 60)
 }
 
 /* N2 */
-Test(serve, clients_that_reset_leave_nothing_behind, .timeout = 60)
+Test(serve, clients_that_reset_leave_nothing_behind, .timeout = 120)
 {
 	unsigned before = harness_fd_count();
 	struct host host;
@@ -667,7 +668,7 @@ Test(serve, clients_that_reset_leave_nothing_behind, .timeout = 60)
 }
 
 /* N4 in small: descriptors come back, and so does what a second round would need again. */
-Test(serve, idle_connections_give_back_what_they_cost, .timeout = 60)
+Test(serve, idle_connections_give_back_what_they_cost, .timeout = 120)
 {
 	enum { IDLE = 500, PAGES_EACH = 6 };
 	unsigned before = harness_fd_count();
@@ -701,7 +702,7 @@ Test(serve, idle_connections_give_back_what_they_cost, .timeout = 60)
 /* --- Limits --- */
 
 /* N3. The last descriptors go to a hoard: accepting fails, waits without spinning, and recovers. */
-Test(serve, at_the_descriptor_limit_it_backs_off_and_recovers, .timeout = 60)
+Test(serve, at_the_descriptor_limit_it_backs_off_and_recovers, .timeout = 120)
 {
 	enum { HOARD_MAX = 512, LIMIT = 256 };
 	struct rlimit limit;
@@ -739,7 +740,7 @@ Test(serve, at_the_descriptor_limit_it_backs_off_and_recovers, .timeout = 60)
 	host_end(&host);
 }
 
-Test(serve, a_stop_at_the_descriptor_limit_is_no_problem, .timeout = 60)
+Test(serve, a_stop_at_the_descriptor_limit_is_no_problem, .timeout = 120)
 {
 	enum { HOARD_MAX = 512 };
 	struct rlimit limit;
@@ -766,7 +767,7 @@ Test(serve, a_stop_at_the_descriptor_limit_is_no_problem, .timeout = 60)
 		close(hoard[--count]);
 }
 
-Test(serve, without_a_free_process_connections_are_closed_and_it_recovers, .timeout = 60)
+Test(serve, without_a_free_process_connections_are_closed_and_it_recovers, .timeout = 120)
 {
 	struct host host;
 	int fd[10], open = 0;
@@ -819,7 +820,7 @@ static void ask_under_cap(unsigned index, void *arg)
 	}
 }
 
-Test(serve, a_cap_is_kept_and_others_wait, .timeout = 60)
+Test(serve, a_cap_is_kept_and_others_wait, .timeout = 120)
 {
 	enum { CLIENTS = 8, ROUNDS = 40, CAP = 3 };
 	struct host host;
@@ -834,7 +835,7 @@ Test(serve, a_cap_is_kept_and_others_wait, .timeout = 60)
 	host_end(&host);
 }
 
-Test(serve, a_stop_while_at_the_cap, .timeout = 60)
+Test(serve, a_stop_while_at_the_cap, .timeout = 120)
 {
 	struct host host;
 	int first, second;
@@ -856,7 +857,7 @@ Test(serve, a_stop_while_at_the_cap, .timeout = 60)
 	cr_assert_eq(weft_rt_destroy(host.rt, NET_SOON), 0);
 }
 
-Test(serve, beyond_the_cap_connections_can_be_shed, .timeout = 60)
+Test(serve, beyond_the_cap_connections_can_be_shed, .timeout = 120)
 {
 	enum { CAP = 3, MORE = 10 };
 	int fd[CAP];
@@ -912,7 +913,7 @@ static int hand_over(int fd, void *arg)
 	return 0;
 }
 
-Test(serve, a_handler_may_close_its_descriptor_or_take_it_away, .timeout = 60)
+Test(serve, a_handler_may_close_its_descriptor_or_take_it_away, .timeout = 120)
 {
 	struct host host;
 	int fd, taken;

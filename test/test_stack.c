@@ -216,7 +216,7 @@ static void give_many(struct rig *rig, struct wf_stack **stacks, unsigned count)
 
 /* --- sizes and places --- */
 
-Test(stack, has_at_least_the_size_asked_for, .timeout = 10)
+Test(stack, has_at_least_the_size_asked_for, .timeout = 120)
 {
 	static const size_t asked[] = {1, 4096, 16384, 16385, 32768, 50000, 65536, 65537, 1 << 20,
 		(1 << 20) + 1, 8 << 20, (8 << 20) + 1, 100 << 20};
@@ -242,7 +242,7 @@ Test(stack, has_at_least_the_size_asked_for, .timeout = 10)
 	rig_close(&rig);
 }
 
-Test(stack, largest_have_a_mapping_that_ends_with_them, .timeout = 10)
+Test(stack, largest_have_a_mapping_that_ends_with_them, .timeout = 120)
 {
 	struct rig rig = {.lines = 0};
 	size_t before, bytes = 20 << 20;
@@ -264,7 +264,7 @@ static int by_address(const void *a, const void *b)
 	return *left < *right ? -1 : *left > *right;
 }
 
-Test(stack, stacks_do_not_overlap_and_guards_lie_between, .timeout = 10)
+Test(stack, stacks_do_not_overlap_and_guards_lie_between, .timeout = 120)
 {
 	static struct wf_stack *stacks[MANY];
 	struct rig rig = {.lines = 0};
@@ -285,7 +285,7 @@ Test(stack, stacks_do_not_overlap_and_guards_lie_between, .timeout = 10)
 }
 
 /* Control blocks all at the end of a page would share a few cache sets. */
-Test(stack, neighbours_have_different_colours_within_1_kib, .timeout = 10)
+Test(stack, neighbours_have_different_colours_within_1_kib, .timeout = 120)
 {
 	static struct wf_stack *stacks[WF_STACK_COLOURS];
 	struct rig rig = {.lines = 0};
@@ -307,7 +307,7 @@ Test(stack, neighbours_have_different_colours_within_1_kib, .timeout = 10)
 
 /* --- reuse --- */
 
-Test(stack, the_one_given_last_is_taken_first, .timeout = 10)
+Test(stack, the_one_given_last_is_taken_first, .timeout = 120)
 {
 	struct rig rig = {.lines = 0};
 	struct wf_stack *first, *second;
@@ -324,7 +324,7 @@ Test(stack, the_one_given_last_is_taken_first, .timeout = 10)
 	rig_close(&rig);
 }
 
-Test(stack, reuse_makes_no_system_call, .timeout = 10)
+Test(stack, reuse_makes_no_system_call, .timeout = 120)
 {
 	static struct wf_stack *stacks[MANY];
 	struct rig rig = {.lines = 0};
@@ -342,7 +342,7 @@ Test(stack, reuse_makes_no_system_call, .timeout = 10)
 	rig_close(&rig);
 }
 
-Test(stack, a_pool_keeps_a_bounded_number, .timeout = 10)
+Test(stack, a_pool_keeps_a_bounded_number, .timeout = 120)
 {
 	static struct wf_stack *stacks[MANY];
 	struct rig rig = {.lines = 0};
@@ -359,7 +359,7 @@ Test(stack, a_pool_keeps_a_bounded_number, .timeout = 10)
 }
 
 /* A full pool that gives and takes in turns must not meet the depot each time. */
-Test(stack, a_full_pool_meets_the_depot_once_in_a_batch, .timeout = 10)
+Test(stack, a_full_pool_meets_the_depot_once_in_a_batch, .timeout = 120)
 {
 	static struct wf_stack *stacks[200];
 	struct rig rig = {.lines = 0};
@@ -383,7 +383,7 @@ Test(stack, a_full_pool_meets_the_depot_once_in_a_batch, .timeout = 10)
 }
 
 /* Taken by one worker, given by another, for ever: the depot carries them back. */
-Test(stack, the_depot_balances_pools, .timeout = 10)
+Test(stack, the_depot_balances_pools, .timeout = 120)
 {
 	static struct wf_stack *stacks[MANY];
 	struct rig rig = {.lines = 0};
@@ -404,7 +404,7 @@ Test(stack, the_depot_balances_pools, .timeout = 10)
 	rig_close(&rig);
 }
 
-Test(stack, a_thread_without_a_pool_uses_the_depot, .timeout = 10)
+Test(stack, a_thread_without_a_pool_uses_the_depot, .timeout = 120)
 {
 	struct rig rig = {.lines = 0};
 	struct wf_stack *stacks[100];
@@ -485,7 +485,7 @@ static void check_guards(bool guard_mprotect)
 	rig_close(&rig);
 }
 
-Test(stack, overflow_hits_a_guard, .timeout = 20)
+Test(stack, overflow_hits_a_guard, .timeout = 120)
 {
 	struct rig rig = {.lines = 0};
 	bool guard_mprotect;
@@ -498,13 +498,13 @@ Test(stack, overflow_hits_a_guard, .timeout = 20)
 	check_guards(false);
 }
 
-Test(stack, overflow_hits_a_guard_made_by_mprotect, .timeout = 20)
+Test(stack, overflow_hits_a_guard_made_by_mprotect, .timeout = 120)
 {
 	check_guards(true);
 }
 
 /* mlockall() of the host: the advice is refused with EINVAL from some day on. */
-Test(stack, falls_back_to_mprotect_when_the_advice_is_refused, .timeout = 20)
+Test(stack, falls_back_to_mprotect_when_the_advice_is_refused, .timeout = 120)
 {
 	struct rig rig = {.lines = 0};
 	struct wf_stack *first, *second;
@@ -527,7 +527,7 @@ Test(stack, falls_back_to_mprotect_when_the_advice_is_refused, .timeout = 20)
 
 /* --- the limit on mappings --- */
 
-Test(stack, names_max_map_count_once_when_mprotect_reaches_it, .timeout = 20)
+Test(stack, names_max_map_count_once_when_mprotect_reaches_it, .timeout = 120)
 {
 	static struct wf_stack *stacks[MAPPINGS_FEW];
 	struct rig rig = {.kernel = {.mappings_max = MAPPINGS_FEW}};
@@ -563,7 +563,7 @@ Test(stack, names_max_map_count_once_when_mprotect_reaches_it, .timeout = 20)
 }
 
 /* P10 of the design's scenarios, at this level: the kernel's own limit, and the host goes on. */
-Test(stack, the_kernels_own_limit_leaves_the_host_mappings, .timeout = 60)
+Test(stack, the_kernels_own_limit_leaves_the_host_mappings, .timeout = 120)
 {
 	size_t mappings_max = wf_map_kernel.count_max(wf_map_kernel.ctx);
 	struct rig rig = {.lines = 0};
@@ -607,7 +607,7 @@ static size_t resident_pages(const char *low, size_t bytes)
 }
 
 /* Only stacks that are taken may cost memory: their top page each. */
-Test(stack, memory_is_touched_one_stack_at_a_time, .timeout = 10)
+Test(stack, memory_is_touched_one_stack_at_a_time, .timeout = 120)
 {
 	static struct wf_stack *stacks[60];
 	struct rig rig = {.lines = 0};
@@ -627,7 +627,7 @@ Test(stack, memory_is_touched_one_stack_at_a_time, .timeout = 10)
 	rig_close(&rig);
 }
 
-Test(stack, trimming_gives_memory_and_slabs_back, .timeout = 10)
+Test(stack, trimming_gives_memory_and_slabs_back, .timeout = 120)
 {
 	static struct wf_stack *stacks[MANY];
 	struct rig rig = {.lines = 0};
@@ -659,7 +659,7 @@ Test(stack, trimming_gives_memory_and_slabs_back, .timeout = 10)
 	rig_close(&rig);
 }
 
-Test(stack, high_water_is_what_was_used, .timeout = 10)
+Test(stack, high_water_is_what_was_used, .timeout = 120)
 {
 	static const size_t depths[] = {0, 8, 100, 4096, 5000, 40000};
 	struct rig rig = {.lines = 0};
@@ -695,7 +695,7 @@ Test(stack, high_water_is_what_was_used, .timeout = 10)
 
 /* --- refusals --- */
 
-Test(stack, refused_memory_is_no_stack_and_one_line, .timeout = 10)
+Test(stack, refused_memory_is_no_stack_and_one_line, .timeout = 120)
 {
 	struct rig rig = {.lines = 0};
 	struct wf_stack *stack;
@@ -721,7 +721,7 @@ Test(stack, refused_memory_is_no_stack_and_one_line, .timeout = 10)
 }
 
 /* A large slab refused, a small one granted: address space may be short but not gone. */
-Test(stack, tries_a_smaller_slab, .timeout = 10)
+Test(stack, tries_a_smaller_slab, .timeout = 120)
 {
 	struct rig rig = {.lines = 0};
 	struct wf_stack *stack;
@@ -736,7 +736,7 @@ Test(stack, tries_a_smaller_slab, .timeout = 10)
 	rig_close(&rig);
 }
 
-Test(stack, a_slab_that_cannot_be_unmapped_serves_again, .timeout = 10)
+Test(stack, a_slab_that_cannot_be_unmapped_serves_again, .timeout = 120)
 {
 	static struct wf_stack *stacks[60];
 	struct rig rig = {.lines = 0};
@@ -809,12 +809,12 @@ static void refuse_each(bool guard_mprotect)
 	cr_assert_gt(n, 50, "the calls were counted");
 }
 
-Test(stack, any_one_call_may_fail, .timeout = 60)
+Test(stack, any_one_call_may_fail, .timeout = 120)
 {
 	refuse_each(false);
 }
 
-Test(stack, any_one_call_may_fail_with_mprotect, .timeout = 60)
+Test(stack, any_one_call_may_fail_with_mprotect, .timeout = 120)
 {
 	refuse_each(true);
 }

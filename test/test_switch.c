@@ -47,7 +47,7 @@ static void add_one_each_time(void *value)
 		value = back(0, (char *)value + 1);
 }
 
-Test(switch, passes_a_value_each_way, .timeout = 10)
+Test(switch, passes_a_value_each_way, .timeout = 120)
 {
 	uintptr_t value = 5; /* not 0: UBSan minds arithmetic on NULL */
 
@@ -62,7 +62,7 @@ static void exit_at_once(void *value)
 	wf_context_exit(main_sp, (char *)value + 7);
 }
 
-Test(switch, exit_passes_a_value_and_leaves_the_stack_free, .timeout = 10)
+Test(switch, exit_passes_a_value_and_leaves_the_stack_free, .timeout = 120)
 {
 	for (uintptr_t i = 1; i < 100; i++) {
 		make(0, exit_at_once);
@@ -76,7 +76,7 @@ static void tell_top(void *value, void *top)
 	wf_context_exit(main_sp, NULL);
 }
 
-Test(switch, entry_is_told_where_its_stack_ends, .timeout = 10)
+Test(switch, entry_is_told_where_its_stack_ends, .timeout = 120)
 {
 	void *top = NULL;
 
@@ -98,7 +98,7 @@ static void count_to(void *value)
 	}
 }
 
-Test(switch, contexts_do_not_mix, .timeout = 10)
+Test(switch, contexts_do_not_mix, .timeout = 120)
 {
 	for (unsigned i = 0; i < CONTEXTS; i++)
 		make(i, count_to);
@@ -207,7 +207,7 @@ static void check_registers(const uint64_t *seen, uint64_t first, const char *wh
 		cr_assert_eq(seen[i], first + i, "register %u of the %s side", i, who);
 }
 
-Test(switch, callee_saved_registers_survive_on_both_sides, .timeout = 10)
+Test(switch, callee_saved_registers_survive_on_both_sides, .timeout = 120)
 {
 	make(0, use_registers);
 	for (int i = 0; i < 4; i++) {
@@ -241,7 +241,7 @@ static void look_at_alignment(void *value)
 	wf_context_exit(main_sp, NULL);
 }
 
-Test(switch, entry_has_an_aligned_stack, .timeout = 10)
+Test(switch, entry_has_an_aligned_stack, .timeout = 120)
 {
 	double value = 0.25;
 
@@ -306,7 +306,7 @@ static void check_trace(const struct trace *trace, unsigned depth)
 	cr_assert(last > start && last < start + 64, "the last frame is not the bottom one");
 }
 
-Test(switch, unwinding_ends_cleanly_at_the_entry, .timeout = 10)
+Test(switch, unwinding_ends_cleanly_at_the_entry, .timeout = 120)
 {
 	static struct trace trace;
 
@@ -338,7 +338,7 @@ static void follow_frames(void *value)
 	wf_context_exit(main_sp, NULL);
 }
 
-Test(switch, frame_pointers_end_at_the_entry, .timeout = 10)
+Test(switch, frame_pointers_end_at_the_entry, .timeout = 120)
 {
 	unsigned count = 0;
 
@@ -352,7 +352,7 @@ Test(switch, frame_pointers_end_at_the_entry, .timeout = 10)
 
 /* --- the machine --- */
 
-Test(switch, this_machine_can_switch, .timeout = 10)
+Test(switch, this_machine_can_switch, .timeout = 120)
 {
 	cr_assert_eq(wf_context_check(), 0);
 }

@@ -28,7 +28,7 @@ static int sleeps_for_a_list_of_times(void *arg)
 	return 1;
 }
 
-Test(wait, sleep_is_never_early, .timeout = 10)
+Test(wait, sleep_is_never_early, .timeout = 120)
 {
 	cr_assert_eq(in_runtime(1, sleeps_for_a_list_of_times, NULL), 1);
 }
@@ -63,7 +63,7 @@ static int crowd_sleeps(void *arg)
 	return 1;
 }
 
-Test(wait, no_sleep_of_a_crowd_is_early, .timeout = 20)
+Test(wait, no_sleep_of_a_crowd_is_early, .timeout = 120)
 {
 	cr_assert_eq(in_runtime(1, crowd_sleeps, NULL), 1);
 	cr_assert_eq(in_runtime(2, crowd_sleeps, NULL), 1);
@@ -93,7 +93,7 @@ static int sleeps_not_at_all(void *arg)
 	return 1;
 }
 
-Test(wait, sleep_into_the_past_returns_at_once, .timeout = 10)
+Test(wait, sleep_into_the_past_returns_at_once, .timeout = 120)
 {
 	cr_assert_eq(in_runtime(1, sleeps_not_at_all, NULL), 1);
 }
@@ -141,13 +141,13 @@ static int only_cancel_ends_sleep(void *arg)
 	return 1;
 }
 
-Test(wait, only_cancel_ends_a_sleep, .timeout = 10)
+Test(wait, only_cancel_ends_a_sleep, .timeout = 120)
 {
 	cr_assert_eq(in_runtime(1, only_cancel_ends_sleep, NULL), 1);
 	cr_assert_eq(in_runtime(2, only_cancel_ends_sleep, NULL), 1);
 }
 
-/* The wakes came during the sleep: it lasts, and the park after it takes them, once. */
+/* Wakes that came during the sleep: it lasts, and the park after it takes them, once. */
 static int sleeps_then_parks(void *arg)
 {
 	struct sleeper *sleeper = arg;
@@ -158,21 +158,34 @@ static int sleeps_then_parks(void *arg)
 	return weft_park(WEFT_POLL);
 }
 
-static int wakes_a_sleeper(void *arg)
+/* False: the sleep may have been over before the wakes came, so what happened says nothing. */
+static bool wakes_in_time(unsigned flags, weft_time duration_ns)
 {
-	unsigned flags = *(unsigned *)arg;
-	struct sleeper sleeper = {.deadline = weft_after(WEFT_MS(5))};
+	struct sleeper sleeper = {.deadline = weft_after(duration_ns)};
 	weft_pid pid = spawned_with(sleeps_then_parks, &sleeper, flags, 0);
+	bool in_time;
+	int result;
 
 	UNTIL(wf_u32_load_acquire(&sleeper.started));
 	cr_assert_eq(weft_wake(pid), 0);
 	weft_yield();
-	cr_assert_eq(weft_wake(pid), 0);
-	cr_assert_eq(joined(pid), -EAGAIN);
+	(void)weft_wake(pid);
+	in_time = weft_now() < sleeper.deadline;
+	result = joined(pid);
+	cr_assert(result == -EAGAIN || !in_time, "%d", result);
+	return in_time;
+}
+
+static int wakes_a_sleeper(void *arg)
+{
+	weft_time duration_ns = WEFT_MS(5);
+
+	while (!wakes_in_time(*(unsigned *)arg, duration_ns))
+		duration_ns *= 2;
 	return 1;
 }
 
-Test(wait, wake_during_a_sleep_is_for_the_next_park, .timeout = 10)
+Test(wait, wake_during_a_sleep_is_for_the_next_park, .timeout = 120)
 {
 	for (unsigned workers = 1; workers <= 2; workers++) {
 		cr_assert_eq(in_runtime(workers, wakes_a_sleeper, &(unsigned){0}), 1);
@@ -242,7 +255,7 @@ static int ordered_sleep(void *arg)
 	return 1;
 }
 
-Test(wait, sleepers_of_a_worker_wake_in_order_of_deadline, .timeout = 20)
+Test(wait, sleepers_of_a_worker_wake_in_order_of_deadline, .timeout = 120)
 {
 	cr_assert_eq(in_runtime(1, ordered_sleep, NULL), 1);
 }
@@ -281,7 +294,7 @@ static void wakes_far_sleepers(enum weft_idle idle, unsigned workers)
 	runtime_end(rt);
 }
 
-Test(wait, near_deadline_shortens_a_far_sleep, .timeout = 20)
+Test(wait, near_deadline_shortens_a_far_sleep, .timeout = 120)
 {
 	for (unsigned workers = 1; workers <= 2; workers++) {
 		wakes_far_sleepers(WEFT_IDLE_PARK, workers);
@@ -332,7 +345,7 @@ static int parks_both_ways(void *arg)
 	return 1;
 }
 
-Test(wait, park_takes_one_token_or_obeys_its_deadline, .timeout = 10)
+Test(wait, park_takes_one_token_or_obeys_its_deadline, .timeout = 120)
 {
 	cr_assert_eq(in_runtime(1, parks_both_ways, NULL), 1);
 	cr_assert_eq(in_runtime(2, parks_both_ways, NULL), 1);
@@ -419,7 +432,7 @@ static void run_lockstep(unsigned workers, int waker, unsigned flags, weft_time 
 	runtime_end(rt);
 }
 
-Test(wait, every_wake_is_seen_exactly_once, .timeout = 60)
+Test(wait, every_wake_is_seen_exactly_once, .timeout = 120)
 {
 	static const unsigned flags[] = {0, WEFT_MOVABLE};
 	static const weft_time deadlines_ns[] = {0, WEFT_US(20), HOUR_NS};
@@ -500,7 +513,7 @@ static void run_queued(bool foreign)
 	runtime_end(rt);
 }
 
-Test(wait, wake_of_a_queued_process_publishes_what_came_before, .timeout = 30)
+Test(wait, wake_of_a_queued_process_publishes_what_came_before, .timeout = 120)
 {
 	run_queued(true);
 	run_queued(false);
@@ -533,7 +546,7 @@ static int is_cancelled_for_good(void *arg)
 	return 1;
 }
 
-Test(wait, cancel_is_level_triggered_and_idempotent, .timeout = 10)
+Test(wait, cancel_is_level_triggered_and_idempotent, .timeout = 120)
 {
 	weft_rt *rt = runtime_new(1);
 	struct weft_spawn_opts opts = {.size = sizeof opts, .flags = WEFT_MOVABLE};
@@ -569,7 +582,7 @@ static int cancels_before_the_first_run(void *arg)
 	return 1;
 }
 
-Test(wait, cancelled_before_its_first_run_it_still_runs, .timeout = 10)
+Test(wait, cancelled_before_its_first_run_it_still_runs, .timeout = 120)
 {
 	cr_assert_eq(in_runtime(1, cancels_before_the_first_run, NULL), 1);
 	cr_assert_eq(in_runtime(2, cancels_before_the_first_run, NULL), 1);
@@ -651,7 +664,7 @@ static void cancel_a_sleeper(weft_rt *rt, enum canceller who, weft_time deadline
 	expect_cancelled(&cancelled);
 }
 
-Test(wait, sleeper_cancelled_by_anybody_ends_on_its_worker, .timeout = 30)
+Test(wait, sleeper_cancelled_by_anybody_ends_on_its_worker, .timeout = 120)
 {
 	weft_rt *rt = runtime_new(2);
 
@@ -731,7 +744,7 @@ static void run_movables(weft_time deadline_ns)
 	runtime_end(rt);
 }
 
-Test(wait, movable_sleepers_are_woken_and_cancelled_from_elsewhere, .timeout = 30)
+Test(wait, movable_sleepers_are_woken_and_cancelled_from_elsewhere, .timeout = 120)
 {
 	run_movables(HOUR_NS);
 	run_movables(WEFT_US(50));
@@ -767,7 +780,7 @@ static int movables_expire(void *arg)
 	return 1;
 }
 
-Test(wait, movable_sleepers_wake_by_their_deadline, .timeout = 30)
+Test(wait, movable_sleepers_wake_by_their_deadline, .timeout = 120)
 {
 	cr_assert_eq(in_runtime(2, movables_expire, NULL), 1);
 }

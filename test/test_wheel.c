@@ -192,7 +192,7 @@ static void check_one_by_next(int64_t now, int64_t deadline)
 	cr_assert_eq(wf_wheel_count(&wheel), 0);
 }
 
-Test(wheel, every_level_boundary_is_exact, .timeout = 60)
+Test(wheel, every_level_boundary_is_exact, .timeout = 120)
 {
 	static const int64_t starts_ns[] = {0, 12345, SEC(1), 63 * TICK_NS, 64 * TICK_NS - 1,
 		127 * TICK_NS, 4095 * TICK_NS + 7, SEC(100000), SEC(12345678) + 901};
@@ -652,7 +652,7 @@ static void check_fifo(int64_t start, int64_t deadline, int64_t step)
 	check_valid();
 }
 
-Test(wheel, equal_deadlines_fire_in_order_of_insertion, .timeout = 30)
+Test(wheel, equal_deadlines_fire_in_order_of_insertion, .timeout = 120)
 {
 	static const int64_t distances[] = {1, 5, 127, 128, 200, 8191, 8192, 10000, 524287, 600000};
 
@@ -748,7 +748,7 @@ static void poll_once(struct poll_stats *stats, int64_t now)
  * A million random timers over 30 s, polls every 50 us, half of the timers cancelled at random on
  * the way: every poll is short, none is forced, no timer is late.
  */
-Test(wheel, a_million_random_timers_make_no_long_poll, .timeout = 60)
+Test(wheel, a_million_random_timers_make_no_long_poll, .timeout = 120)
 {
 	unsigned count = 1000000 / HARNESS_SLOWDOWN, polls = count * 6 / 10, cancelled = 0;
 	struct wf_timer *timers = calloc(count, sizeof *timers);
@@ -779,7 +779,7 @@ Test(wheel, a_million_random_timers_make_no_long_poll, .timeout = 60)
 }
 
 /* A million in one upper slot: more than pacing can carry. Polls stay bounded, nothing is lost. */
-Test(wheel, a_million_timers_in_one_slot_make_no_long_poll, .timeout = 60)
+Test(wheel, a_million_timers_in_one_slot_make_no_long_poll, .timeout = 120)
 {
 	unsigned count = 1000000 / HARNESS_SLOWDOWN;
 	struct wf_timer *timers = calloc(count, sizeof *timers);
@@ -809,7 +809,7 @@ Test(wheel, a_million_timers_in_one_slot_make_no_long_poll, .timeout = 60)
 }
 
 /* The same without any poll in between: all is forced, at once asked for, and still bounded. */
-Test(wheel, a_sleep_through_a_heavy_slot_makes_no_long_poll, .timeout = 60)
+Test(wheel, a_sleep_through_a_heavy_slot_makes_no_long_poll, .timeout = 120)
 {
 	unsigned count = 200000 / HARNESS_SLOWDOWN;
 	struct wf_timer *timers = calloc(count, sizeof *timers);
