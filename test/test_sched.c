@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "test/net.h"
 #include "test/runtime.h"
 
 /* ---- Spawning from outside ------------------------------------------------------------------ */
@@ -229,6 +230,156 @@ Test(sched, process_that_wakes_itself_leaves_room, .timeout = 120)
 	run_self_wakers(1, WEFT_MOVABLE);
 	run_self_wakers(100, WEFT_MOVABLE);
 }
+
+/* ---- Sockets beside load (S6, S7) ----------------------------------------------------------- */
+
+enum { ECHOES = 20 };
+
+struct echo_host {
+	int listener;
+	unsigned port;
+	wf_atomic_u32 listening;
+};
+
+static int accepts_and_echoes(void *arg)
+{
+	struct echo_host *host = arg;
+	char bytes[16];
+	int fd;
+
+	host->listener = weft_listen("tcp:127.0.0.1:0", 0);
+	cr_assert_geq(host->listener, 0);
+	host->port = net_port_of(host->listener);
+	wf_u32_store_release(&host->listening, 1);
+	fd = weft_accept(host->listener, WEFT_FOREVER);
+	cr_assert_geq(fd, 0);
+	for (;;) {
+		ssize_t n = weft_read(fd, bytes, sizeof bytes, WEFT_FOREVER);
+
+		cr_assert_geq(n, 0);
+		if (n == 0)
+			break;
+		cr_assert_eq(weft_write_all(fd, bytes, (size_t)n, WEFT_FOREVER), n);
+	}
+	cr_assert_eq(weft_close(fd), 0);
+	cr_assert_eq(weft_close(host->listener), 0);
+	return 1;
+}
+
+/* The process has to be told of each byte by the driver: it waits before the byte is sent. */
+static void echo_beside(unsigned flags)
+{
+	struct weft_spawn_opts opts = {.size = sizeof opts, .flags = flags};
+	struct echo_host host = {.port = 0};
+	wf_atomic_u32 stop = {0};
+	weft_rt *rt = runtime_new(1);
+	weft_pid server;
+	int fd;
+
+	for (unsigned i = 0; i < 100; i++)
+		cr_assert_eq(weft_rt_spawn(rt, wakes_itself, &stop, &opts, NULL), 0);
+	cr_assert_eq(weft_rt_spawn(rt, accepts_and_echoes, &host, NULL, &server), 0);
+	UNTIL_FOREIGN(wf_u32_load_acquire(&host.listening));
+	fd = net_connect(host.port);
+	for (unsigned i = 0; i < ECHOES; i++) {
+		uint32_t sent = i, got = ~0u;
+
+		net_send(fd, &sent, sizeof sent);
+		net_recv(fd, &got, sizeof got);
+		cr_assert_eq(got, sent);
+	}
+	close(fd);
+	cr_assert_eq(joined(server), 1);
+	wf_u32_store_release(&stop, 1);
+	runtime_end(rt);
+}
+
+Test(sched, connections_are_served_beside_processes_that_wake_themselves, .timeout = 30)
+{
+	echo_beside(0);
+	echo_beside(WEFT_MOVABLE);
+}
+
+struct connecting {
+	char address[WEFT_ADDRESS_MAX];
+	int listener; /* the test's own, blocking */
+	bool started, done;
+};
+
+static int connects(void *arg)
+{
+	struct connecting *connecting = arg;
+	int fd;
+
+	connecting->started = true;
+	fd = weft_connect(connecting->address, WEFT_FOREVER);
+	connecting->done = true;
+	return fd;
+}
+
+/*
+ * The connection is there, as the kernel sees it, before the yields begin: how many it takes until
+ * its process knows is the scheduler's doing alone.
+ */
+static int counts_yields_to_a_connection(void *arg)
+{
+	struct connecting *connecting = arg;
+	weft_pid pid = spawned(connects, connecting);
+	unsigned yields = 0;
+	int accepted, fd;
+
+	UNTIL(connecting->started);
+	accepted = accept(connecting->listener, NULL, NULL);
+	cr_assert_geq(accepted, 0);
+	for (; !connecting->done; yields++)
+		cr_assert_eq(weft_yield(), 0);
+	fd = joined(pid);
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(weft_close(fd), 0);
+	close(accepted);
+	return (int)yields;
+}
+
+static int holds_until(void *arg)
+{
+	wf_atomic_u32 *let_go = arg;
+
+	while (!wf_u32_load_acquire(let_go))
+		sched_yield();
+	return 0;
+}
+
+Test(sched, few_yields_until_a_socket_connects_while_others_are_busy, .timeout = 30)
+{
+	struct weft_spawn_opts opts = {.size = sizeof opts, .worker = WEFT_WORKER(0)};
+	struct sockaddr_in any = net_loopback(0);
+	struct connecting connecting = {.started = false};
+	weft_rt *rt = runtime_new(2);
+	wf_atomic_u32 let_go = {0};
+	weft_pid pid;
+
+	connecting.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	net_be_patient(connecting.listener);
+	cr_assert_eq(bind(connecting.listener, (struct sockaddr *)&any, sizeof any), 0);
+	cr_assert_eq(listen(connecting.listener, 5), 0);
+	cr_assert_eq(weft_local_address(
+			     connecting.listener, connecting.address, sizeof connecting.address),
+		0);
+	cr_assert_eq(weft_rt_spawn(rt, holds_until, &let_go, &opts, NULL), 0);
+	opts.worker = WEFT_WORKER(1);
+	for (int i = 0; i < 20; i++) {
+		connecting.started = connecting.done = false;
+		cr_assert_eq(
+			weft_rt_spawn(rt, counts_yields_to_a_connection, &connecting, &opts, &pid),
+			0);
+		cr_assert_lt(joined(pid), 10);
+	}
+	wf_u32_store_release(&let_go, 1);
+	close(connecting.listener);
+	runtime_end(rt);
+}
+
+/* ---- Yielding ------------------------------------------------------------------------------- */
 
 struct yielder {
 	uint32_t *started;
@@ -749,6 +900,80 @@ Test(sched, every_queue_of_a_worker_has_its_share, .timeout = 120)
 	UNTIL_FOREIGN(wf_u32_load_acquire(&shares.yields) > yields + 100);
 	UNTIL_FOREIGN(wf_u32_load_acquire(&shares.chain.links) > links + 100);
 	wf_u32_store_release(&shares.chain.stop, 1);
+	runtime_end(rt);
+}
+
+/*
+ * S8: picks are counted by those who are picked; what a foreign thread injected while the worker was
+ * held runs within one interval of them.
+ */
+struct busy {
+	uint32_t picks;
+	wf_atomic_u32 held, let_go;
+	bool stop;
+	uint32_t picks_let_go, picks_injected;
+};
+
+static int is_picked_all_the_time(void *arg)
+{
+	struct busy *busy = arg;
+
+	while (!busy->stop) {
+		busy->picks++;
+		weft_yield();
+	}
+	return 0;
+}
+
+static int holds_and_lets_go(void *arg)
+{
+	struct busy *busy = arg;
+
+	wf_u32_store_release(&busy->held, 1);
+	while (!wf_u32_load_acquire(&busy->let_go))
+		sched_yield();
+	busy->picks_let_go = busy->picks;
+	return 0;
+}
+
+static int notes_the_picks(void *arg)
+{
+	struct busy *busy = arg;
+
+	busy->picks_injected = busy->picks;
+	return 0;
+}
+
+static int stops_the_busy(void *arg)
+{
+	((struct busy *)arg)->stop = true;
+	return 0;
+}
+
+Test(sched, injected_work_runs_within_an_interval_of_picks, .timeout = 20)
+{
+	struct weft_spawn_opts here = {.size = sizeof here, .worker = WEFT_WORKER(0)};
+	struct busy busy = {.picks = 0};
+	weft_rt *rt = runtime_new(1);
+
+	/* Placed: they come by the inbox, so only `notes_the_picks` is ever in the injector. */
+	for (int i = 0; i < 8; i++)
+		cr_assert_eq(weft_rt_spawn(rt, is_picked_all_the_time, &busy, &here, NULL), 0);
+	for (int round = 0; round < 50; round++) {
+		weft_pid holder, pid;
+
+		wf_u32_store_release(&busy.held, 0);
+		wf_u32_store_release(&busy.let_go, 0);
+		cr_assert_eq(weft_rt_spawn(rt, holds_and_lets_go, &busy, &here, &holder), 0);
+		UNTIL_FOREIGN(wf_u32_load_acquire(&busy.held));
+		cr_assert_eq(weft_rt_spawn(rt, notes_the_picks, &busy, NULL, &pid), 0);
+		wf_u32_store_release(&busy.let_go, 1);
+		joined(holder);
+		joined(pid);
+		cr_assert_leq(busy.picks_injected - busy.picks_let_go, WF_INJECTOR_INTERVAL,
+			"round %d", round);
+	}
+	cr_assert_eq(weft_rt_spawn(rt, stops_the_busy, &busy, &here, NULL), 0);
 	runtime_end(rt);
 }
 
