@@ -4,7 +4,8 @@
  *
  * Beginning:
  *	S1, S2 listeners.c opens a listener per worker, steered by CPU where that is possible.
- *	S3 on_listen; then an acceptor per listener, pinned to its worker.
+ *	S3 an acceptor per listener is made, with its stack, pinned to its worker, suspended.
+ *	S4 on_listen; then they are woken. Nothing can fail any more.
  * A failure undoes the steps before it.
  *
  * Accepting: an acceptor takes up to accept_budget connections in a row, then yields. Each becomes
@@ -557,7 +558,8 @@ static int acceptor_start(struct wf_server *server, unsigned i)
 	struct weft_spawn_opts opts = {
 		.size = sizeof(opts),
 		.name = "acceptor",
-		.flags = WEFT_DETACHED,
+		/* Without a stack it would end unseen, and its listener with it: an error now. */
+		.flags = WEFT_DETACHED | WEFT_STACK_NOW | WEFT_SUSPENDED,
 		.worker = WEFT_WORKER(acceptor->worker),
 		.arg_dtor = acceptor_end,
 	};
@@ -575,6 +577,23 @@ static int acceptor_start(struct wf_server *server, unsigned i)
 	return r;
 }
 
+static void announce(struct wf_server *server)
+{
+	char text[WEFT_ADDRESS_MAX];
+
+	if (!server->opts.on_listen)
+		return;
+	if (weft_local_address(server->acceptors[0].listener.fd, text, sizeof(text)) == 0)
+		server->opts.on_listen(text, server->arg);
+}
+
+/* S4 */
+static void acceptors_wake(const struct wf_server *server)
+{
+	for (unsigned i = 0; i < server->count; i++)
+		(void)weft_wake(server->acceptors[i].pid);
+}
+
 /* Runs the server until it ends. Every listener is open; each is closed when this returns. */
 static int server_run(struct wf_server *server)
 {
@@ -586,6 +605,10 @@ static int server_run(struct wf_server *server)
 		r = acceptor_start(server, started++);
 	for (unsigned i = started; i < server->count; i++)
 		wf_listener_close(&server->acceptors[i].listener);
+	if (r == 0) {
+		announce(server);
+		acceptors_wake(server);
+	}
 	if (!servers_add(&io->servers, server))
 		cancel_acceptors(server);
 	if (r == 0)
@@ -612,16 +635,6 @@ static int server_listen(struct wf_server *server, const struct wf_addrs *addrs)
 		server->acceptors[i].worker = i;
 	}
 	return r;
-}
-
-static void announce(struct wf_server *server)
-{
-	char text[WEFT_ADDRESS_MAX];
-
-	if (!server->opts.on_listen)
-		return;
-	if (weft_local_address(server->acceptors[0].listener.fd, text, sizeof(text)) == 0)
-		server->opts.on_listen(text, server->arg);
 }
 
 static struct wf_server *server_make(
@@ -683,10 +696,8 @@ int weft_serve_with(const char *address, weft_serve_fn handler, void *arg,
 	if (!server)
 		return -ENOMEM;
 	r = server_listen(server, &addrs);
-	if (r == 0) {
-		announce(server);
+	if (r == 0)
 		r = server_run(server);
-	}
 	server_release(server);
 	return r == -ESHUTDOWN ? 0 : r; /* a stop that came while it began */
 }
