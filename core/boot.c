@@ -223,7 +223,7 @@ static int start_threads(struct weft_rt *rt, unsigned *started_out)
 		*started_out = i;
 		if (r < 0) {
 			wf_rt_error(rt, (int)i, "thread", r,
-				"the thread of worker %u cannot be made", i);
+				"the thread of worker %u cannot be made%s", i, wf_thread_remedy(r));
 			return r;
 		}
 		worker->thread_started = true;

@@ -22,6 +22,7 @@ static const struct {
 	{ ETIME, "deadline passed" },
 	{ EAGAIN, "would have to wait, or a limit is reached" },
 	{ ECANCELED, "cancelled" },
+	{ ENOENT, "unknown name" },
 	{ ESRCH, "no such process" },
 	{ EPERM, "not allowed here (outside a process?)" },
 	{ ESHUTDOWN, "the runtime is stopping" },

@@ -18,11 +18,14 @@
  * size too small, or a longer one with fields set that this release lacks.
  */
 int wf_opts_read(const void *opts, size_t opts_size, void *out, size_t out_size);
+#define WF_OPTS_SIZE_TEXT "the options' size is not set, or of a newer release that uses more"
 
 /* thread.c */
 
 /* Starts a thread with all but the synchronous signals blocked. 0 or -errno. */
 int wf_thread_start(pthread_t *thread_out, void (*fn)(void *arg), void *arg);
+/* To stand behind "cannot be made": which limits, if the error means one. */
+const char *wf_thread_remedy(int error);
 void wf_thread_join(pthread_t thread);
 void wf_thread_name(const char *name); /* of the caller; at most 15 bytes */
 int wf_thread_pin(int cpu);            /* the caller; 0 or -errno */

@@ -55,8 +55,11 @@ void wf_log_setup(struct weft_rt *rt, weft_log_fn log, void *ctx)
 
 void wf_log_line(struct weft_rt *rt, enum weft_log_level level, int worker, const char *text)
 {
+	int saved = errno;
+
 	if (level <= rt->log_level)
 		rt->log(rt->log_ctx, level, worker, weft_self(), text);
+	errno = saved;
 }
 
 void wf_log(struct weft_rt *rt, enum weft_log_level level, const char *format, ...)
@@ -111,14 +114,19 @@ void wf_rt_error(
 	struct weft_error filled;
 	char line[LINE_MAX_BYTES];
 	va_list args;
+	bool told;
 
 	va_start(args, format);
 	wf_error_fill(&filled, worker, step, error, format, args);
 	va_end(args);
 	wf_spinlock_lock(&rt->errors_lock);
+	/* A runtime that cannot start says why once, not once for each worker. */
+	told = rt->error_count > 0 && !wf_u32_load_relaxed(&rt->ready);
 	if (rt->error_count < WF_ERRORS_MAX)
 		rt->errors[rt->error_count++] = filled;
 	wf_spinlock_unlock(&rt->errors_lock);
+	if (told)
+		return;
 	snprintf(line, sizeof line, "%s: %s", step, filled.text);
 	wf_log_line(rt, WEFT_LOG_ERROR, worker, line);
 }

@@ -62,6 +62,18 @@ static int environment_workers(struct weft_rt_opts *opts)
 	return 0;
 }
 
+/* log.c reads it; here only so that a slip of the pen is not taken for silence. */
+static bool environment_log_is_known(const struct weft_rt_opts *opts)
+{
+	static const char *const names[] = { "error", "warn", "info", "debug" };
+	const char *value = getenv("WEFT_LOG");
+
+	for (unsigned i = 0; i < WF_ARRAY_COUNT(names) && value && !opts->log; i++)
+		if (strcmp(value, names[i]) == 0)
+			return true;
+	return !value || opts->log;
+}
+
 static int from_environment(struct weft_rt_opts *opts)
 {
 	if (!opts->cpus)
@@ -72,6 +84,8 @@ static int from_environment(struct weft_rt_opts *opts)
 		return wf_complain(opts, -EINVAL, "WEFT_WORKERS is not a number of workers");
 	if (environment_idle(opts) < 0)
 		return wf_complain(opts, -EINVAL, "WEFT_IDLE is none of adaptive, park, spin");
+	if (!environment_log_is_known(opts))
+		return wf_complain(opts, -EINVAL, "WEFT_LOG is none of error, warn, info, debug");
 	return 0;
 }
 
@@ -153,7 +167,9 @@ static int run(struct coordinator *c, const struct weft_rt_opts *opts, weft_fn f
 		return r;
 	c->rt->ended_fd = c->ended_fd;
 	r = weft_rt_spawn(c->rt, fn, arg, &spawn, &pid);
-	if (r == 0) {
+	if (r < 0) {
+		wf_rt_error(c->rt, -1, "main", r, "the first process cannot be made");
+	} else {
 		(void)weft_rt_start(c->rt);
 		r = coordinate(c);
 		if (r < 0) {
@@ -187,42 +203,53 @@ static int open_fds(struct coordinator *c, const sigset_t *set)
 	return 0;
 }
 
-int weft_main(const struct weft_rt_opts *opts, weft_fn fn, void *arg)
+/* With SIGINT and SIGTERM blocked, and read from a descriptor. */
+static int run_with_signals(const struct weft_rt_opts *opts, weft_fn fn, void *arg)
 {
 	struct coordinator c = { .deadline = WEFT_FOREVER };
-	struct weft_rt_opts own = { .size = sizeof own };
 	sigset_t set, old;
 	int r;
 
-	if (!fn)
-		return -EINVAL;
-	r = opts ? wf_opts_read(opts, opts->size, &own, sizeof own) : 0;
-	if (r < 0)
-		return r;
-	if (wf_worker_self())
-		return wf_complain(&own, -EDEADLK, "weft_main() inside a runtime");
-	own.size = sizeof own;
-	if (own.pin == WEFT_PIN_DEFAULT)
-		own.pin = WEFT_PIN_ON;
-	own.flags |= WEFT_RT_GUARD_REPORT;
-	c.grace_ns = own.grace_ns ? own.grace_ns : GRACE_DEFAULT_NS;
-	r = from_environment(&own);
-	if (r < 0)
-		return r;
+	c.grace_ns = opts->grace_ns ? opts->grace_ns : GRACE_DEFAULT_NS;
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
 	pthread_sigmask(SIG_BLOCK, &set, &old);
 	r = open_fds(&c, &set);
 	if (r < 0)
-		(void)wf_complain(&own, r, "no descriptors for signals");
+		(void)wf_complain(opts, r, "no descriptors for signals");
 	if (r == 0) {
-		r = run(&c, &own, fn, arg);
+		r = run(&c, opts, fn, arg);
 		forget_signals(&c);
 		if (!c.abandoned)
 			close(c.ended_fd);
 		close(c.signal_fd);
 	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return r;
+}
+
+int weft_main(const struct weft_rt_opts *opts, weft_fn fn, void *arg)
+{
+	struct weft_rt_opts own = { .size = sizeof own };
+	int saved = errno;
+	int r;
+
+	if (!fn)
+		return wf_complain(&own, -EINVAL, "weft_main() needs a function");
+	r = opts ? wf_opts_read(opts, opts->size, &own, sizeof own) : 0;
+	if (r < 0)
+		return wf_complain(&own, r, WF_OPTS_SIZE_TEXT);
+	if (wf_worker_self())
+		return wf_complain(&own, -EDEADLK, "weft_main() inside a runtime");
+	own.size = sizeof own;
+	if (own.pin == WEFT_PIN_DEFAULT)
+		own.pin = WEFT_PIN_ON;
+	own.flags |= WEFT_RT_GUARD_REPORT;
+	r = from_environment(&own);
+	if (r < 0)
+		return r;
+	r = run_with_signals(&own, fn, arg);
+	errno = saved;
 	return r;
 }

@@ -75,6 +75,16 @@ static int choose_cpus(struct weft_rt *rt, const struct weft_rt_opts *opts, stru
 	return 0;
 }
 
+/* A list may name a CPU twice: two that spin there would only wait for each other. */
+static bool has_each_its_cpu(const struct wf_cpus *cpus, unsigned workers)
+{
+	for (unsigned i = 0; i < workers && i < cpus->count; i++)
+		for (unsigned k = 0; k < i; k++)
+			if (cpus->cpu[k] == cpus->cpu[i])
+				return false;
+	return workers <= cpus->count;
+}
+
 static int choose_workers(
 	struct weft_rt *rt, const struct weft_rt_opts *opts, const struct wf_cpus *cpus)
 {
@@ -95,7 +105,7 @@ static int choose_workers(
 		return refuse(rt, "cpus", -ENODEV, "%u workers, but the list \"%s\" has %u CPUs",
 			count, opts->cpus, cpus->count);
 	rt->worker_count = count;
-	rt->may_spin = count <= cpus->count && (quota < 0 || count <= (unsigned)quota);
+	rt->may_spin = has_each_its_cpu(cpus, count) && (quota < 0 || count <= (unsigned)quota);
 	return 0;
 }
 
@@ -199,6 +209,7 @@ static void unmake_workers(struct weft_rt *rt)
 static int make_parts(
 	struct weft_rt *rt, const struct weft_rt_opts *opts, const struct wf_cpus *cpus)
 {
+	const char *part = "the table of processes";
 	uint32_t generation;
 	int r = wf_registry_add(rt, &generation);
 
@@ -207,19 +218,24 @@ static int make_parts(
 	r = wf_table_open(rt, generation);
 	if (r < 0)
 		goto no_table;
+	part = "the store of stacks";
 	r = make_depot(rt);
 	if (r < 0)
 		goto no_depot;
+	part = "the workers";
 	r = make_workers(rt, opts, cpus);
 	if (r < 0)
 		goto no_workers;
+	part = "the thread that reclaims memory";
 	r = wf_rcu_domain_create(&rt->rcu, rt->name);
 	if (r < 0)
 		goto no_rcu;
+	part = "the state of I/O";
 	r = wf_io_hooks.rt_open(rt, &rt->io);
 	if (r < 0)
 		goto no_io;
 	if (rt->flags & WEFT_RT_GUARD_REPORT) {
+		part = "the report of stack overflows";
 		r = wf_guard_install(wf_describe_current);
 		if (r < 0)
 			goto no_guard;
@@ -238,7 +254,7 @@ no_depot:
 	wf_table_close(rt, &generation);
 no_table:
 	wf_registry_remove(rt, generation);
-	return refuse(rt, "runtime", r, "its parts cannot be made");
+	return refuse(rt, "runtime", r, "%s cannot be made%s", part, wf_thread_remedy(r));
 }
 
 static void unmake_parts(struct weft_rt *rt)
@@ -309,17 +325,14 @@ static struct weft_rt *allocate_rt(const struct weft_rt_opts *opts)
 	return rt;
 }
 
-int weft_rt_create(const struct weft_rt_opts *opts, weft_rt **rt_out)
+static int create(const struct weft_rt_opts *opts, weft_rt **rt_out)
 {
-	static const struct weft_rt_opts defaults = { .size = sizeof defaults };
-	struct weft_rt_opts own;
+	struct weft_rt_opts own = { .size = sizeof own };
 	struct weft_rt *rt;
-	int r;
+	int r = opts ? wf_opts_read(opts, opts->size, &own, sizeof own) : 0;
 
-	r = opts ? wf_opts_read(opts, opts->size, &own, sizeof own)
-		 : wf_opts_read(&defaults, sizeof defaults, &own, sizeof own);
 	if (r < 0)
-		return r;
+		return wf_complain(&own, r, WF_OPTS_SIZE_TEXT);
 	if (wf_worker_self())
 		return wf_complain(&own, -EDEADLK, "weft_rt_create() inside a runtime");
 	rt = allocate_rt(&own);
@@ -334,6 +347,15 @@ int weft_rt_create(const struct weft_rt_opts *opts, weft_rt **rt_out)
 	}
 	*rt_out = rt;
 	return 0;
+}
+
+int weft_rt_create(const struct weft_rt_opts *opts, weft_rt **rt_out)
+{
+	int saved = errno; /* looking for files that need not exist sets it */
+	int r = create(opts, rt_out);
+
+	errno = saved;
+	return r;
 }
 
 /* --- running --- */

@@ -128,7 +128,10 @@ bool wf_life_try_end(struct weft_rt *rt);
 weft_time wf_life_deadline(const struct weft_rt *rt);
 void wf_life_log_survivors(struct weft_rt *rt);
 
-/* log.c: records an error {worker, step, errno, text} and logs it; the first also stops. */
+/*
+ * log.c: records an error {worker, step, errno, text} and logs it; while workers start, only the
+ * first.
+ */
 void wf_rt_error(struct weft_rt *rt, int worker, const char *step, int error, const char *format,
 	...) WF_PRINTF(5, 6);
 

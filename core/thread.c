@@ -116,6 +116,11 @@ int wf_thread_start(pthread_t *thread_out, void (*fn)(void *arg), void *arg)
 	return -r;
 }
 
+const char *wf_thread_remedy(int error)
+{
+	return error == -EAGAIN ? " (memory, or a limit on threads: ulimit -u, pids.max)" : "";
+}
+
 void wf_thread_join(pthread_t thread)
 {
 	pthread_join(thread, NULL);

@@ -291,10 +291,14 @@ Test(process, calls_outside_a_process_say_so, .timeout = 120)
 
 Test(process, errno_is_left_alone, .timeout = 120)
 {
-	weft_rt *rt = runtime_new(1);
+	struct weft_rt_opts opts = {.size = sizeof opts, .driver = "paper"};
+	weft_rt *rt;
 	weft_pid pid;
 
 	errno = 4242;
+	cr_assert_eq(weft_rt_create(&opts, &rt), -ENODEV);
+	rt = runtime_new(1);
+	cr_assert_eq(errno, 4242, "weft_rt_create()");
 	cr_assert_eq(weft_rt_spawn(rt, parks, NULL, NULL, &pid), 0);
 	cr_assert_eq(weft_join(pid, NULL, weft_after(WEFT_MS(1))), -ETIME);
 	for (int i = 0; i < 100; i++)
@@ -304,6 +308,9 @@ Test(process, errno_is_left_alone, .timeout = 120)
 	cr_assert_eq(weft_cancel(pid), -ESRCH);
 	cr_assert_eq(errno, 4242);
 	runtime_end(rt);
+	cr_assert_eq(weft_main(NULL, returns, &(int){7}), 7);
+	cr_assert_eq(weft_listen("tcp:localhost:http", 0), -EINVAL);
+	cr_assert_eq(errno, 4242);
 }
 
 /* ---- Self, yield ---------------------------------------------------------------------------- */

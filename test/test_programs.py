@@ -141,10 +141,18 @@ class BadInput(unittest.TestCase):
                 ({"WEFT_CPUS": "0", "WEFT_WORKERS": "2"},
                  "weft: error: cpus: 2 workers, but the list \"0\" has 1 CPUs: No such device"),
                 ({"WEFT_IDLE": "lazy"}, "weft: error: WEFT_IDLE is none of adaptive, park, spin"),
+                ({"WEFT_LOG": "loud"}, "weft: error: WEFT_LOG is none of error, warn, info, debug"),
                 ({"WEFT_DRIVER": "pigeon"}, "weft: error: driver: unknown driver \"pigeon\": "
                                             "No such device")):
             with self.subTest(**variables):
                 self.refused(run("tcp:127.0.0.1:0", **variables), line)
+
+    def test_an_unknown_name(self):
+        address = "tcp:no-such-host.invalid:80"
+        done = run(address)
+        if "unknown name" not in done.stderr:
+            self.skipTest("no name service that knows what does not exist: " + done.stderr)
+        self.refused(done, address + ": unknown name")
 
     def test_too_few_descriptors_to_start(self):
         def few():
@@ -153,6 +161,46 @@ class BadInput(unittest.TestCase):
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=few,
                               timeout=SECONDS, check=False, env=environment())
         self.refused(done, "weft: error: no descriptors for signals")
+
+    def under(self, limit):
+        """Starts it under `ulimit LIMIT`: (listened, exit status after SIGTERM, lines)."""
+        command = ["sh", "-c", 'ulimit %s && exec "$0" tcp:127.0.0.1:0' % limit, ECHO]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, env=environment()) as process:
+            listened = Server.line(process.stdout).startswith("listening on ")
+            if listened:
+                process.send_signal(signal.SIGTERM)
+            rest, errors = process.communicate(timeout=SECONDS)
+            self.assertEqual(rest, b"")
+            return listened, process.returncode, errors.decode().splitlines()
+
+    def all_or_nothing(self, limit):
+        """Either it serves and has nothing to say, or it ends with status 1 and says why."""
+        listened, status, lines = self.under(limit)
+        with self.subTest(limit=limit, listened=listened, status=status, lines=lines):
+            if listened:
+                self.assertEqual((status, lines), (0, []))
+            else:
+                self.assertEqual(status, 1)
+                self.assertTrue(lines, "not a word")
+                self.assertRegex(lines[0], r"^(weft: error: .*[^:]|tcp:127\.0\.0\.1:0: [^:]+)$")
+
+    def test_descriptors_for_a_part_of_the_start_are_one_line(self):
+        for count in range(4, 64):
+            listened, status, lines = self.under("-n %d" % count)
+            if listened:
+                self.assertEqual(status, 0)
+                return
+            self.assertEqual((status, len(lines)), (1, 1), lines)
+            self.assertRegex(lines[0], r"^(weft: error: no descriptors for signals"
+                             r"|weft: error: worker \d+: driver: driver epoll cannot be opened"
+                             r": Too many open files|tcp:127\.0\.0\.1:0: Too many open files)$")
+        self.fail("it never started")
+
+    def test_memory_for_a_part_of_the_start_is_no_start(self):
+        enough = next(kb for kb in range(16384, 1 << 20, 1024) if self.under("-v %d" % kb)[0])
+        for kb in range(enough - 2048, enough + 1025, 32):
+            self.all_or_nothing("-v %d" % kb)
 
 
 class Limits(unittest.TestCase):

