@@ -384,9 +384,8 @@ Test(rcu, many_domains_come_and_go, .timeout = 120)
 	before = harness_thread_count();
 	for (i = 0; i < 50; i++)
 		come_and_go();
-	for (i = 0; harness_thread_count() > before && i < 100000; i++)
+	while (harness_thread_count() > before)
 		sched_yield(); /* a joined thread is still counted for a moment */
-	cr_assert_leq(harness_thread_count(), before);
 }
 
 /* --- the thread --- */
