@@ -430,7 +430,7 @@ static void await_headers(weft_rt *rt)
 }
 
 /*
- * However slow the reclaimer is, a flood needs no more headers than it has processes, and each flood
+ * However slow the reclaimer is, a flood needs no more headers than it has processes, and each one
  * takes those of the one before.
  */
 static void stays_bounded(void *joins)
