@@ -13,7 +13,7 @@
 
 /* ---- P14: wakes of one fiber ---------------------------------------------------------------- */
 
-enum { WAKERS = 3, WAKES = 30000, WAKES_BLIND = 300000 };
+enum { WAKERS = 3, WAKES = 10000, WAKES_BLIND = 300000 };
 
 struct waker {
 	WF_ALIGNED(128) wf_atomic_u32 posted;

@@ -144,6 +144,7 @@ struct member {
 struct crowd {
 	struct member members[CROWD];
 	wf_atomic_u32 stop;
+	wf_atomic_u32 touches;
 	unsigned count;
 	weft_rt *rt;
 };
@@ -224,8 +225,7 @@ static void touches_a_crowd(unsigned index, void *arg)
 	uint64_t state = harness_seed() + index;
 
 	if (index == CROWD_THREADS) {
-		for (unsigned i = crowd->count / 2; i > 0; i--)
-			sched_yield();
+		UNTIL_FOREIGN(wf_u32_load_relaxed(&crowd->touches) >= crowd->count / 4);
 		runtime_end(crowd->rt);
 		wf_u32_store_release(&crowd->stop, 1);
 		return;
@@ -233,6 +233,7 @@ static void touches_a_crowd(unsigned index, void *arg)
 	while (!wf_u32_load_acquire(&crowd->stop)) {
 		uint64_t i = harness_random_below(&state, crowd->count);
 
+		wf_u32_fetch_add(&crowd->touches, 1);
 		touch(&crowd->members[i], &state, index == 0);
 	}
 }
@@ -264,6 +265,7 @@ Test(stress_runtime, destroy_under_wakes_cancels_joins_and_detaches, .timeout = 
 	crowd.count = CROWD / HARNESS_SLOWDOWN;
 	for (unsigned round = 0; round < CROWD_ROUNDS; round++) {
 		wf_u32_store_relaxed(&crowd.stop, 0);
+		wf_u32_store_relaxed(&crowd.touches, 0);
 		crowd.rt = runtime_new(2);
 		gather(&crowd);
 		harness_threads(CROWD_THREADS + 1, touches_a_crowd, &crowd);
