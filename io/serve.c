@@ -18,8 +18,8 @@
  * no harm.
  *
  * Ending: both ways cancel the acceptors (a stop by wf_servers_drain(), a cancel of the caller by
- * the caller). A cancelled acceptor accepts what is queued, closes its listener and ends; the last
- * one wakes the caller, who returns only then.
+ * the caller). A cancelled acceptor accepts what is queued at that moment, closes its listener and
+ * ends; the last one wakes the caller, who returns only then.
  *
  * Out of descriptors or memory: an acceptor sleeps 10, 20, … 100 ms between tries, until one
  * succeeds; one line a minute says which limit it is.
@@ -38,12 +38,13 @@
 #include "io/fd.h"
 #include "io/listeners.h"
 #include "io/resolve.h"
+#include "io/socket.h"
 #include "io/syscall.h"
 #include "io/tcp.h"
 
 enum {
 	ACCEPT_BUDGET_DEFAULT = 16,
-	DRAIN_MAX = 65536,         /* accepted from one queue after the end was decided */
+	DRAIN_MAX = 65536,         /* accepted after the end where the queue's length is not told */
 	COMPLAINT_INTERVAL_S = 60,
 	IMBALANCE_SHIFT = 3,       /* 1/8: choose_keeper() */
 	STACK_BYTES_MIN = 16 << 10,
@@ -381,15 +382,23 @@ static int accept_loop(struct acceptor *acceptor)
 	return r;
 }
 
-/* What was queued when the end came is served; cancelled, so nothing here may wait. */
+/*
+ * What was queued when the end came is served; cancelled, so nothing here may wait. No more than
+ * that: clients that connect faster than we accept would keep the listener open until the grace is
+ * over, and with it every connection.
+ */
 static void accept_rest(struct acceptor *acceptor)
 {
-	unsigned left = DRAIN_MAX;
+	unsigned budget = acceptor->server->opts.accept_budget;
+	int queued = wf_socket_queued(acceptor->listener.fd);
+	unsigned left = queued < 0 ? DRAIN_MAX : (unsigned)queued;
 
-	while (left > 0 && accept_batch(acceptor, acceptor->server->opts.accept_budget) == 0) {
-		left -= left < acceptor->server->opts.accept_budget
-			? left
-			: acceptor->server->opts.accept_budget;
+	while (left > 0) {
+		unsigned count = left < budget ? left : budget;
+
+		if (accept_batch(acceptor, count) != 0)
+			break;
+		left -= count;
 		(void)weft_yield();
 	}
 }

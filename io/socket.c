@@ -59,6 +59,16 @@ int wf_socket_listen(int fd, int backlog)
 	return (int)wf_syscall(SYS_listen, fd, backlog ? backlog : INT_MAX);
 }
 
+int wf_socket_queued(int fd)
+{
+	struct tcp_info info = { .tcpi_unacked = 0 };
+	socklen_t size = sizeof(info);
+	int r = (int)wf_syscall(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+
+	/* Of a listener it is the length of the queue. */
+	return r < 0 ? r : (int)info.tcpi_unacked;
+}
+
 int wf_socket_address(int fd, struct wf_addr *out)
 {
 	struct sockaddr_storage storage;

@@ -23,6 +23,9 @@ int wf_socket_bind_first(const struct wf_addrs *addrs, unsigned flags, struct wf
 /* backlog 0: the system's most. 0 or negative errno. */
 int wf_socket_listen(int fd, int backlog);
 
+/* How many connections wait in a TCP listener's queue, or negative errno. */
+int wf_socket_queued(int fd);
+
 /* The address a socket is bound to. 0 or negative errno. */
 int wf_socket_address(int fd, struct wf_addr *out);
 

@@ -561,6 +561,39 @@ Test(serve, a_stop_under_load_answers_what_was_accepted, .timeout = 120)
 	}
 }
 
+enum { STOP_AT = 100 };
+
+/* Each connection makes the next before it ends: the queue is never empty. */
+static int connect_again(int fd, void *arg)
+{
+	struct host *host = arg;
+	int next = net_try_connect(host->port);
+
+	(void)fd;
+	cr_assert(next >= 0 || next == -ECONNREFUSED || next == -ECONNRESET, "%d", next);
+	if (next >= 0)
+		close(next);
+	if (wf_u32_fetch_add(&host->served, 1) + 1 == STOP_AT)
+		cr_assert_eq(weft_rt_stop(host->rt, WEFT_SEC(NET_PATIENCE_S), 0), 0);
+	return 0;
+}
+
+Test(serve, a_stop_takes_what_is_queued_and_not_what_keeps_coming, .timeout = 120)
+{
+	struct host host;
+	int fd;
+
+	host_make(&host, connect_again, 1);
+	host.opts.accept_budget = 1;
+	host_start(&host);
+	fd = net_connect(host.port);
+	cr_assert_eq(host_result(&host), 0);
+	cr_assert_eq(weft_rt_destroy(host.rt, NET_SOON), 0);
+	cr_assert_geq(wf_u32_load_relaxed(&host.served), STOP_AT);
+	cr_assert_leq(wf_u32_load_relaxed(&host.served), STOP_AT + 8);
+	close(fd);
+}
+
 /* --- What clients do (N1, N2, N4) --- */
 
 static uint64_t cpu_ns(void)
