@@ -153,6 +153,49 @@ Test(process, cancelled_join_leaves_the_process_joinable, .timeout = 120)
 	cr_assert_eq(in_runtime(1, cancelled_joins, NULL), 1);
 }
 
+/* Cancels who waits for it, and ends: nobody else has run in between. */
+static int cancels_its_joiner(void *arg)
+{
+	cr_assert_eq(weft_cancel(*(weft_pid *)arg), 0);
+	return 9;
+}
+
+static int joins_and_is_cancelled(void *arg)
+{
+	weft_pid *pid = arg;
+	int result = 99;
+
+	cr_assert_eq(weft_join(*pid, &result, WEFT_FOREVER), 0, "the result was there");
+	cr_assert_eq(result, 9);
+	cr_assert_eq(weft_join(*pid, &result, WEFT_FOREVER), -ECANCELED, "and it is cancelled");
+	cr_assert_eq(weft_park(WEFT_FOREVER), -ECANCELED);
+	return 1;
+}
+
+static int results_win(void *arg)
+{
+	static const unsigned flags[] = {0, WEFT_MOVABLE};
+
+	(void)arg;
+	for (int i = 0; i < 4; i++) {
+		weft_pid target, joiner;
+
+		/* Suspended until it is waited for. */
+		target =
+			spawned_with(cancels_its_joiner, &joiner, WEFT_SUSPENDED | flags[i & 1], 0);
+		joiner = spawned_with(joins_and_is_cancelled, &target, flags[i / 2], 0);
+		UNTIL(weft_join(target, NULL, WEFT_POLL) == -EBUSY);
+		cr_assert_eq(weft_wake(target), 0);
+		cr_assert_eq(joined(joiner), 1);
+	}
+	return 1;
+}
+
+Test(process, result_that_is_there_wins_over_a_cancel, .timeout = 10)
+{
+	cr_assert_eq(in_runtime(1, results_win, NULL), 1);
+}
+
 static int detaches(void *arg)
 {
 	int seven = 7;
@@ -265,6 +308,42 @@ Test(process, second_foreign_joiner_is_told_busy, .timeout = 120)
 	harness_threads(2, joins_for_ever, &hand_over);
 	cr_assert_eq(hand_over.status, 0);
 	runtime_end(rt);
+}
+
+/* One more than the places there are: whoever finds none lets the others go. */
+enum { JOINERS_MAX = 64 };
+
+struct many_joiners {
+	weft_rt *rt;
+	weft_pid pids[JOINERS_MAX + 1];
+	wf_atomic_u32 refused;
+};
+
+static void joins_or_is_refused(unsigned index, void *arg)
+{
+	struct many_joiners *many = arg;
+	int r = weft_join(many->pids[index], NULL, WEFT_FOREVER);
+
+	if (r == -ENOMEM) {
+		wf_u32_fetch_add(&many->refused, 1);
+		for (int i = 0; i <= JOINERS_MAX; i++)
+			cr_assert_eq(weft_wake(many->pids[i]), 0);
+		r = weft_join(many->pids[index], NULL, WEFT_POLL);
+		cr_assert(r == 0 || r == -EAGAIN, "%d", r);
+		return;
+	}
+	cr_assert_eq(r, 0);
+}
+
+Test(process, foreign_joiners_beyond_64_are_refused, .timeout = 120)
+{
+	struct many_joiners many = {.rt = runtime_new(1)};
+
+	for (int i = 0; i <= JOINERS_MAX; i++)
+		cr_assert_eq(weft_rt_spawn(many.rt, parks, NULL, NULL, &many.pids[i]), 0);
+	harness_threads(JOINERS_MAX + 1, joins_or_is_refused, &many);
+	cr_assert_eq(wf_u32_load_relaxed(&many.refused), 1);
+	runtime_end(many.rt);
 }
 
 Test(process, calls_outside_a_process_say_so, .timeout = 120)

@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "test/runtime.h"
@@ -1148,6 +1149,38 @@ Test(main, first_signal_is_graceful_second_cancels, .timeout = 120)
 		cr_assert_eq(weft_main(&opts, is_terminated_and_parks, &signals[i]), 23);
 		opts.grace_ns = WEFT_SEC(3600);
 	}
+}
+
+/* Cancelled by the second signal, and does not heed it: the caller gets its thread back. */
+static struct gate stubborn;
+
+static int heeds_no_signal(void *arg)
+{
+	is_signalled(*(int *)arg);
+	is_signalled(*(int *)arg);
+	(void)heeds_nothing(&stubborn);
+	wf_u32_store_release(&stubborn.in, 0);
+	return 0;
+}
+
+Test(main, gives_up_on_what_outlives_its_cancellation, .timeout = 60)
+{
+	struct weft_rt_opts opts = main_opts(NULL);
+	sigset_t mask_before, mask_after;
+	int sig = SIGTERM;
+
+	pthread_sigmask(SIG_SETMASK, NULL, &mask_before);
+	cr_assert_eq(weft_main(&opts, heeds_no_signal, &sig), -ETIMEDOUT);
+	cr_assert(told(&log_lines, "still alive: process"), "%s", log_lines.text);
+	cr_assert(told(&log_lines, "\"main\""), "%s", log_lines.text);
+	pthread_sigmask(SIG_SETMASK, NULL, &mask_after);
+	cr_assert_eq(sigismember(&mask_before, sig), sigismember(&mask_after, sig));
+	/* It still runs: nothing was freed under it. */
+	wf_u32_store_release(&stubborn.open, 1);
+	UNTIL_FOREIGN(wf_u32_load_acquire(&stubborn.in) == 0);
+	/* Its threads are nobody's to join: a leak by design. */
+	if (HARNESS_TSAN)
+		syscall(SYS_exit_group, 0);
 }
 
 static void environment_is_refused(const char *name, const char *value, int expected)
