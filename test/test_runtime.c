@@ -6,6 +6,7 @@
  * until they show.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <sched.h>
@@ -480,6 +481,118 @@ Test(runtime, survivors_of_a_stop_are_named, .timeout = 120)
 	cr_assert_eq(joined(pid), 3);
 	runtime_end(rt);
 	cr_assert_eq(weft_try_join(pid, &result), -ESRCH);
+}
+
+/*
+ * X8: waiting processes whose cancel is slow, since the worker that has to serve it is held: a
+ * movable one that no worker owns, one with a deadline on the held worker's wheel, and reads in the
+ * driver.
+ */
+struct late {
+	wf_atomic_u32 waiting;   /* about to wait */
+	wf_atomic_u32 destroyed; /* arguments */
+	struct gate gate;
+};
+
+struct late_reader {
+	struct late *late;
+	int fd[2];
+};
+
+static int parks_late(void *arg)
+{
+	struct late *late = arg;
+
+	wf_u32_fetch_add(&late->waiting, 1);
+	return weft_park(WEFT_FOREVER);
+}
+
+static int sleeps_late(void *arg)
+{
+	struct late *late = arg;
+
+	wf_u32_fetch_add(&late->waiting, 1);
+	return weft_sleep_until(weft_after(WEFT_SEC(3600)));
+}
+
+static int reads_late(void *arg)
+{
+	struct late_reader *reader = arg;
+	char byte;
+	int r;
+
+	wf_u32_fetch_add(&reader->late->waiting, 1);
+	r = (int)weft_read(reader->fd[0], &byte, 1, WEFT_FOREVER);
+	cr_assert_eq(weft_close(reader->fd[0]), 0);
+	return r;
+}
+
+static void late_destroyed(void *arg)
+{
+	wf_u32_fetch_add(&((struct late *)arg)->destroyed, 1);
+}
+
+static int holds_the_worker(void *arg)
+{
+	struct gate *gate = arg;
+
+	wf_u32_store_release(&gate->in, 1);
+	while (!wf_u32_load_acquire(&gate->open))
+		sched_yield();
+	return 4;
+}
+
+static void ends_late(weft_rt *rt)
+{
+	static const unsigned flags[] = {0, WEFT_MOVABLE};
+	struct weft_spawn_opts opts = {.size = sizeof opts, .worker = WEFT_WORKER(1)};
+	struct late late = {.waiting = {0}};
+	struct late_reader readers[2] = {{.late = &late}, {.late = &late}};
+	weft_pid pids[6], holder;
+
+	for (int i = 0; i < 2; i++) {
+		opts.flags = flags[i];
+		opts.arg_dtor = late_destroyed;
+		cr_assert_eq(weft_rt_spawn(rt, parks_late, &late, &opts, &pids[3 * i]), 0);
+		cr_assert_eq(weft_rt_spawn(rt, sleeps_late, &late, &opts, &pids[3 * i + 1]), 0);
+		opts.arg_dtor = NULL;
+		cr_assert_eq(pipe2(readers[i].fd, O_CLOEXEC), 0);
+		cr_assert_eq(
+			weft_rt_spawn(rt, reads_late, &readers[i], &opts, &pids[3 * i + 2]), 0);
+	}
+	UNTIL_FOREIGN(wf_u32_load_acquire(&late.waiting) == 6);
+	opts.flags = 0;
+	/* When this one runs there, the sticky ones wait. */
+	cr_assert_eq(weft_rt_spawn(rt, holds_the_worker, &late.gate, &opts, &holder), 0);
+	UNTIL_FOREIGN(wf_u32_load_acquire(&late.gate.in));
+	cr_assert_eq(weft_rt_stop(rt, 0, weft_after(WEFT_MS(1))), -ETIMEDOUT);
+	cr_assert_eq(weft_rt_destroy(rt, 0), -EBUSY);
+	for (int i = 0; i < 6; i++)
+		cr_assert_eq(weft_try_join(pids[i], NULL), -EAGAIN, "process %d", i);
+	wf_u32_store_release(&late.gate.open, 1);
+	cr_assert_eq(weft_rt_stop(rt, 0, WEFT_FOREVER), 0);
+	cr_assert_eq(joined(holder), 4);
+	for (int i = 0; i < 6; i++)
+		cr_assert_eq(joined(pids[i]), -ECANCELED, "process %d", i);
+	cr_assert_eq(wf_u32_load_acquire(&late.destroyed), 4);
+	for (int i = 0; i < 2; i++)
+		close(readers[i].fd[1]);
+}
+
+Test(runtime, what_ends_late_ends_before_its_driver, .timeout = 60)
+{
+	struct counts before;
+
+	runtime_end(runtime_new(2)); /* what is made once for the process */
+	before = counts_now();
+	for (int round = 0; round < 20; round++) {
+		weft_rt *rt = runtime_new_with(
+			&(struct weft_rt_opts){.workers = 2, .log = keep, .log_ctx = &log_lines});
+
+		ends_late(rt);
+		runtime_end(rt);
+		counts_are(before);
+	}
 }
 
 static void stops_too(unsigned index, void *arg)
