@@ -342,7 +342,7 @@ Test(runtime, spawns_before_during_and_after_a_stop, .timeout = 120)
 /* X5 */
 Test(runtime, comes_and_goes_without_a_trace, .timeout = 120)
 {
-	enum { ROUNDS = 200 / HARNESS_SLOWDOWN };
+	enum { ROUNDS = 1000 / HARNESS_SLOWDOWN };
 	struct counts before = {0};
 	size_t rss = 0;
 

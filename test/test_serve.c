@@ -809,7 +809,8 @@ static unsigned connections_possible(unsigned wanted)
 
 Test(serve, idle_connections_cost_what_is_stated_and_give_it_back, .timeout = 120)
 {
-	enum { WANTED = 10000 / HARNESS_SLOWDOWN, ROUNDS = 2, BYTES_EACH = 5 << 10, KEPT_EACH = 512 };
+	enum { WANTED = 10000 / HARNESS_SLOWDOWN, ROUNDS = 2 };
+	enum { BYTES_EACH = 5 << 10, KEPT_EACH = 512 };
 	unsigned count = connections_possible(WANTED), before = harness_fd_count() + 1;
 	size_t rss[ROUNDS], start, slack = ((size_t)1 << 20) + count * KEPT_EACH;
 	struct clients clients;
