@@ -62,6 +62,7 @@ TESTS = {
     "test_addr": "",
     "test_atomic": "threads tuning",
     "test_clock": "",
+    "test_cpu": "threads tuning",
     "test_deque": "tuning",
     "test_epoll": "threads",
     "test_fd": "threads tuning",
