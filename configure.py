@@ -683,6 +683,8 @@ def targets_text():
              "  check-tuning    tuning options at other values",
              "  check-<mode>    the tests in that mode:"]
     lines += ["    %-14s%s" % (name, mode["use"]) for name, mode in MODES.items()]
+    lines += ["", "exit status: 0; 2 for a wrong option; 1 if a package, a file or a program is"
+              " missing"]
     return "\n".join(lines)
 
 

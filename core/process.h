@@ -72,7 +72,11 @@ struct weft_spawn_opts {
 	size_t stack_size;         /* bytes, at least 16384; 0: the runtime's default */
 	unsigned flags;            /* WEFT_MOVABLE, … */
 	unsigned worker;           /* WEFT_WORKER(n), or 0 */
-	void (*arg_dtor)(void *arg); /* called exactly once, when the process has ended */
+	/*
+	 * Called exactly once, on a worker, when fn has returned or will never run, before a join
+	 * of the process returns. Must not wait.
+	 */
+	void (*arg_dtor)(void *arg);
 };
 
 /*
@@ -100,10 +104,10 @@ WEFT_API int weft_spawn_with(
  * commit starts the process under it; abort gives it up without a trace (joiners get -ESRCH).
  * A reserved id counts as live: a runtime does not end before commit or abort.
  * Threads: any process of the runtime that reserved. Blocks: never.
- * Returns of reserve: as weft_spawn(). Of commit: 0 (also once the runtime stops: the process then
- * runs with the cancellation pending); -ESRCH if pid is not a reserved one of this runtime;
- * -EINVAL, -ENOMEM: then the reservation stands and `arg` is still the caller's; -EPERM outside a
- * process. Of abort: 0, -ESRCH or -EPERM.
+ * Returns of reserve: as weft_spawn(); -EINVAL without pid_out. Of commit: 0 (also once the runtime
+ * stops: the process then runs with the cancellation pending); -ESRCH if pid is not a reserved one
+ * of this runtime; -EINVAL, -ENOMEM: then the reservation stands and `arg` is still the caller's;
+ * -EPERM outside a process. Of abort: 0, -ESRCH or -EPERM.
  */
 WEFT_API int weft_spawn_reserve(weft_pid *pid_out);
 WEFT_API int weft_spawn_commit(

@@ -75,14 +75,14 @@ struct weft_allocator {
 struct weft_error {
 	int error;        /* negative errno */
 	int worker;       /* -1: none in particular */
-	const char *step; /* "options", "pin", "driver", "thread", "poll", "signal", …; static */
+	const char *step; /* "options", "cpus", "thread", "pin", "driver", "poll", …; static */
 	char text[160];   /* one line for people */
 };
 
 /* How to make a runtime. Zero everywhere (but `size`) is a good default. */
 struct weft_rt_opts {
 	size_t size;             /* sizeof(struct weft_rt_opts) */
-	const char *name;        /* at most 15 bytes are used in thread names; default "weft" */
+	const char *name;        /* threads are weft/<name>/<n>, cut to 15 bytes; default "weft" */
 	unsigned workers;        /* 0: one for each CPU that cpuset, cgroup quota, `cpus` allow */
 	const char *cpus;        /* explicit list such as "0,2-5": workers pinned in its order */
 	enum weft_pin pin;
@@ -94,8 +94,12 @@ struct weft_rt_opts {
 	weft_log_fn log;         /* NULL: stderr, at the level WEFT_LOG names (default: warn) */
 	void *log_ctx;
 	unsigned flags;          /* WEFT_RT_* */
-	weft_time grace_ns;      /* weft_main: how long SIGTERM wait for processes; 0: 10 s */
-	struct weft_error *error; /* weft_rt_create/weft_main: receives the details of a failure */
+	weft_time grace_ns;      /* weft_main: how long SIGTERM waits for processes; 0: 10 s */
+	/*
+	 * weft_rt_create, weft_main: receives the details of a failure (but of a wrong `size`,
+	 * which leaves all other fields unread).
+	 */
+	struct weft_error *error;
 };
 
 /* struct weft_rt_opts.flags */
@@ -108,8 +112,8 @@ struct weft_rt_opts {
  * no process is left. Pins workers, reports stack overflows, and owns SIGINT and SIGTERM while it
  * runs: either starts a graceful stop (weft_serve() returns, connections finish, what is left after
  * grace_ns is cancelled); a second one cancels at once. Reads WEFT_WORKERS, WEFT_CPUS, WEFT_IDLE
- * (adaptive, park, spin), WEFT_DRIVER from the environment where the options leave the default.
- * A failure is also reported in one line on the log.
+ * (adaptive, park, spin), WEFT_DRIVER from the environment where the options leave the default; a
+ * wrong value there, or of WEFT_LOG, is -EINVAL. A failure to begin is also one line on the log.
  * Threads: one that is in no runtime, best before others exist (they would have to block the two
  * signals). Blocks: until the runtime has ended.
  * Returns: the first process's result, or the runtime's error (negative errno, as
@@ -154,9 +158,9 @@ WEFT_API int weft_rt_error(weft_rt *rt, unsigned n, struct weft_error *error_out
  * and processes may finish; (1) new processes and posts are refused with -ESHUTDOWN; (2) every live
  * process is cancelled; (3) the workers run until nothing is alive; (4, 5) they end.
  * grace_ns: a duration. deadline: absolute, for all of it; survivors are then named on the log.
- * Threads: any thread outside the runtime's workers waits; called from one of its processes it only
- * begins the stop and returns 0. May be called again, also at once from several threads: the
- * shortest grace counts.
+ * Threads: any thread outside the runtime's workers waits (a process of another runtime holds its
+ * worker meanwhile); called from one of its processes or posts it only begins the stop and returns
+ * 0. May be called again, also at once from several threads: the shortest grace counts.
  * Returns: 0 (ended, or begun if called from inside); -ETIMEDOUT: something is still alive, the
  * stop goes on.
  */

@@ -11,7 +11,8 @@
  * makes it non-blocking.
  *
  * Addresses are text: "tcp:HOST:PORT", HOST an IPv4 address, an IPv6 address in brackets, a name,
- * or empty for all; PORT a number, 0 for any. "tcp:[::]:7000" listens on IPv6 and IPv4.
+ * or empty for all; PORT a number, 0 for any (where one listens). "tcp:[::]:7000" listens on IPv6
+ * and IPv4.
  *
  * Unless said otherwise: Threads: any process. Blocks: until the deadline. Cancel: -ECANCELED, and
  * nothing was read, written, accepted or connected by that call (write_all and read_exact say
@@ -77,7 +78,7 @@ WEFT_API ssize_t weft_read_exact(int fd, void *buffer, size_t size, weft_time de
 
 /*
  * Writes what the socket takes now, at least one byte. SIGPIPE is never raised.
- * Returns: the count; -EPIPE, -ECONNRESET when the peer is gone.
+ * Returns: the count (0 only for size 0); -EPIPE, -ECONNRESET when the peer is gone.
  */
 WEFT_API ssize_t weft_write(int fd, const void *buffer, size_t size, weft_time deadline);
 
@@ -156,8 +157,8 @@ struct weft_serve_opts {
 	enum weft_serve_policy policy;
 	unsigned accept_budget; /* connections accepted in a row before others run; 0: 16 */
 	/*
-	 * Called once, with the bound address, when every listener is open and before the first
-	 * accept.
+	 * Called once, in the calling process, with the bound address and the server's `arg`, when
+	 * nothing can fail any more and before the first accept.
 	 */
 	void (*on_listen)(const char *address, void *arg);
 	size_t stack_size;     /* of the handlers; 0: the runtime's default */

@@ -72,7 +72,10 @@ static const char help[] =
 	"  --in-process      one run in this process, for profilers and debuggers\n"
 	"  --list            the workloads, and what n counts in each\n"
 	"  --machine         what this is measured on and with\n"
-	"  --help\n";
+	"  --help\n"
+	"\n"
+	"Exit status: 0; 1 if a run failed, a file could not be written, or a figure is worse;\n"
+	"2 for a wrong command line.\n";
 
 struct options {
 	const struct bench_workload *chosen[WORKLOADS_COUNT];
@@ -214,9 +217,11 @@ static void options_parse(struct options *options, int argc, char **argv)
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
+	static char name[] = "bench";
 	int key, index = 0;
 
 	*options = (struct options){.runs = 5, .timeout_s = 120, .seed = 1};
+	argv[0] = name; /* getopt opens its lines with it */
 	while ((key = getopt_long(argc, argv, "", keys, &index)) != -1) {
 		if (key == 'h') {
 			fputs(help, stdout);
