@@ -13,7 +13,8 @@
  * the hash spreads connections.
  *
  * Stateless. Between S1 and S2 somebody else may take the port: S2 then fails, and is tried again
- * with another port if the kernel chose it.
+ * with another port if the kernel chose it. Only two that share ports and begin within the same few
+ * microseconds may both get it: the kernel has no way to ask and take in one step.
  */
 #include "io/listeners.h"
 
