@@ -30,7 +30,7 @@ LIBRARY = [
     "core/wait.c", "core/wake.c", "core/worker.c", "core/switch_aarch64.S",
     "core/switch_x86_64.S", "io/addr.c", "io/buf.c", "io/drivers.c", "io/epoll.c", "io/fd.c",
     "io/listeners.c", "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c", "io/wait.c",
-    "sync/rcu.c", "timer/clock.c", "timer/wheel.c",
+    "sync/fault.c", "sync/rcu.c", "timer/clock.c", "timer/wheel.c",
 ]
 
 # Public headers: where they live; where they are staged (build/include) and installed (include).

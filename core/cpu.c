@@ -9,15 +9,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 
 #include "core/internal.h"
+#include "sync/fault.h"
 
 #define SYS_CPU "/sys/devices/system/cpu/cpu%d/"
+
+static FILE *open_file(const char *path)
+{
+	return wf_fails(SYS_openat) ? NULL : fopen(path, "re");
+}
 
 /* The first number in a small file, or `missing`. */
 static long read_number(const char *path, long missing)
 {
-	FILE *file = fopen(path, "re");
+	FILE *file = open_file(path);
 	long value;
 
 	if (!file)
@@ -67,7 +74,7 @@ static void place_read(struct place *place)
 	place->package = read_number(path, 0);
 	place->sibling = 0;
 	snprintf(path, sizeof path, SYS_CPU "topology/thread_siblings_list", place->cpu);
-	file = fopen(path, "re");
+	file = open_file(path);
 	if (!file)
 		return;
 	if (fgets(text, sizeof text, file)) {
@@ -83,7 +90,7 @@ int wf_cpus_allowed(struct wf_cpus *cpus_out)
 	unsigned count = 0;
 	cpu_set_t set;
 
-	if (sched_getaffinity(0, sizeof set, &set) < 0)
+	if (wf_fails(SYS_sched_getaffinity) || sched_getaffinity(0, sizeof set, &set) < 0)
 		return -errno;
 	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
 		if (CPU_ISSET(cpu, &set)) {
@@ -152,7 +159,7 @@ static int quota_version_2(const char *cgroup)
 
 	if (snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", cgroup) >= (int)sizeof path)
 		return INT_MAX;
-	file = fopen(path, "re");
+	file = open_file(path);
 	if (!file)
 		return INT_MAX;
 	if (fscanf(file, "%31s %ld", quota, &period) == 2 && strcmp(quota, "max") != 0
@@ -224,7 +231,7 @@ static int quota_of_line(char *line)
 
 int wf_cpus_quota(void)
 {
-	FILE *file = fopen("/proc/self/cgroup", "re");
+	FILE *file = open_file("/proc/self/cgroup");
 	char line[PATH_MAX];
 	int least = INT_MAX;
 

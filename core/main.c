@@ -13,11 +13,13 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/internal.h"
 #include "core/log.h"
 #include "core/runtime.h"
+#include "sync/fault.h"
 
 #define GRACE_DEFAULT_NS WEFT_SEC(10)
 #define AFTER_GRACE_NS   WEFT_SEC(5) /* for cancelled processes to end; then they are named */
@@ -142,7 +144,9 @@ static int coordinate(struct coordinator *c)
 		{ .fd = c->ended_fd, .events = POLLIN } };
 
 	for (;;) {
-		int r = poll(fds, WF_ARRAY_COUNT(fds), poll_timeout_ms(c));
+		int r = wf_fails(SYS_ppoll)
+			? -1
+			: poll(fds, WF_ARRAY_COUNT(fds), poll_timeout_ms(c));
 
 		if (r > 0 && fds[1].revents)
 			return 0;
@@ -190,10 +194,11 @@ static int run(struct coordinator *c, const struct weft_rt_opts *opts, weft_fn f
 
 static int open_fds(struct coordinator *c, const sigset_t *set)
 {
-	c->signal_fd = signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK);
+	c->signal_fd = wf_fails(SYS_signalfd4) ? -1
+		: signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (c->signal_fd < 0)
 		return -errno;
-	c->ended_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	c->ended_fd = wf_fails(SYS_eventfd2) ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (c->ended_fd < 0) {
 		int r = -errno;
 

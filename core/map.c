@@ -3,10 +3,12 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/map.h"
 #include "sync/check.h"
+#include "sync/fault.h"
 
 static int failed(int errno_before)
 {
@@ -25,10 +27,12 @@ static size_t kernel_page_bytes(void *ctx)
 static int kernel_map(void *ctx, size_t bytes, void **memory_out)
 {
 	int saved = errno;
-	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+	void *memory = MAP_FAILED;
 
 	(void)ctx;
+	if (!wf_fails(SYS_mmap))
+		memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
 	if (memory == MAP_FAILED)
 		return failed(saved);
 	*memory_out = memory;
@@ -40,7 +44,7 @@ static int kernel_unmap(void *ctx, void *memory, size_t bytes)
 	int saved = errno;
 
 	(void)ctx;
-	return munmap(memory, bytes) == 0 ? 0 : failed(saved);
+	return !wf_fails(SYS_munmap) && munmap(memory, bytes) == 0 ? 0 : failed(saved);
 }
 
 static int kernel_advise(void *ctx, void *memory, size_t bytes, int advice)
@@ -48,7 +52,7 @@ static int kernel_advise(void *ctx, void *memory, size_t bytes, int advice)
 	int saved = errno;
 
 	(void)ctx;
-	return madvise(memory, bytes, advice) == 0 ? 0 : failed(saved);
+	return !wf_fails(SYS_madvise) && madvise(memory, bytes, advice) == 0 ? 0 : failed(saved);
 }
 
 static int kernel_protect(void *ctx, void *memory, size_t bytes)
@@ -56,7 +60,8 @@ static int kernel_protect(void *ctx, void *memory, size_t bytes)
 	int saved = errno;
 
 	(void)ctx;
-	return mprotect(memory, bytes, PROT_NONE) == 0 ? 0 : failed(saved);
+	return !wf_fails(SYS_mprotect) && mprotect(memory, bytes, PROT_NONE) == 0 ? 0
+		: failed(saved);
 }
 
 static int kernel_resident(void *ctx, void *memory, size_t bytes, unsigned char *pages_out)
@@ -64,17 +69,20 @@ static int kernel_resident(void *ctx, void *memory, size_t bytes, unsigned char 
 	int saved = errno;
 
 	(void)ctx;
-	return mincore(memory, bytes, pages_out) == 0 ? 0 : failed(saved);
+	return !wf_fails(SYS_mincore) && mincore(memory, bytes, pages_out) == 0 ? 0
+		: failed(saved);
 }
 
 static size_t kernel_count_max(void *ctx)
 {
 	int saved = errno;
-	int fd = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
+	int fd = -1;
 	char text[32];
 	ssize_t n = -1;
 
 	(void)ctx;
+	if (!wf_fails(SYS_openat))
+		fd = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
 	if (fd >= 0) {
 		n = read(fd, text, sizeof text - 1);
 		close(fd);

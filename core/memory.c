@@ -3,6 +3,7 @@
 
 #include "core/memory.h"
 #include "core/runtime.h"
+#include "sync/fault.h"
 
 static void *default_allocate(void *ctx, size_t alignment, size_t size)
 {
@@ -25,6 +26,8 @@ const struct weft_allocator wf_default_allocator = { default_allocate, default_r
 
 void *wf_alloc(struct weft_rt *rt, size_t alignment, size_t size)
 {
+	if (wf_fails(WF_CALL_ALLOCATE))
+		return NULL;
 	return rt->allocator.allocate(rt->allocator.ctx, alignment, size);
 }
 

@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "core/memory.h"
 #include "core/registry.h"
+#include "sync/fault.h"
 #include "timer/clock.h"
 
 #define RT_FLAGS        (WEFT_RT_GUARD_REPORT | WEFT_RT_RAISE_FD_LIMIT | WEFT_RT_GUARD_MPROTECT)
@@ -313,8 +314,10 @@ static int make(struct weft_rt *rt, const struct weft_rt_opts *opts)
 static struct weft_rt *allocate_rt(const struct weft_rt_opts *opts)
 {
 	struct weft_allocator allocator = opts->allocator ? *opts->allocator : wf_default_allocator;
-	struct weft_rt *rt = allocator.allocate(allocator.ctx, WF_FALSE_SHARING, sizeof *rt);
+	struct weft_rt *rt = NULL;
 
+	if (!wf_fails(WF_CALL_ALLOCATE))
+		rt = allocator.allocate(allocator.ctx, WF_FALSE_SHARING, sizeof *rt);
 	if (!rt)
 		return NULL;
 	memset(rt, 0, sizeof *rt);

@@ -19,6 +19,7 @@
 
 #include "core/internal.h"
 #include "core/registry.h"
+#include "sync/fault.h"
 
 static __thread struct wf_worker *self_worker;
 static __thread void *foreign_cache;
@@ -53,7 +54,8 @@ static void foreign_ends(void *cache)
 
 static void foreign_make_key(void)
 {
-	foreign_key_made = pthread_key_create(&foreign_key, foreign_ends) == 0;
+	foreign_key_made = !wf_fault(WF_CALL_THREAD_KEY)
+		&& pthread_key_create(&foreign_key, foreign_ends) == 0;
 }
 
 WF_NOINLINE void *wf_foreign_cache(size_t size)
@@ -63,8 +65,10 @@ WF_NOINLINE void *wf_foreign_cache(size_t size)
 	pthread_once(&foreign_once, foreign_make_key);
 	if (!foreign_key_made)
 		return NULL;
-	foreign_cache = calloc(1, size);
-	if (foreign_cache && pthread_setspecific(foreign_key, foreign_cache) != 0) {
+	foreign_cache = wf_fails(WF_CALL_ALLOCATE) ? NULL : calloc(1, size);
+	if (foreign_cache
+		&& (wf_fault(WF_CALL_THREAD_KEY)
+			|| pthread_setspecific(foreign_key, foreign_cache) != 0)) {
 		free(foreign_cache);
 		foreign_cache = NULL;
 	}
@@ -100,7 +104,7 @@ static void block_asynchronous(sigset_t *old_out)
 
 int wf_thread_start(pthread_t *thread_out, void (*fn)(void *arg), void *arg)
 {
-	struct thread_start *start = malloc(sizeof *start);
+	struct thread_start *start = wf_fails(WF_CALL_ALLOCATE) ? NULL : malloc(sizeof *start);
 	sigset_t old;
 	int r;
 
@@ -109,7 +113,9 @@ int wf_thread_start(pthread_t *thread_out, void (*fn)(void *arg), void *arg)
 	start->fn = fn;
 	start->arg = arg;
 	block_asynchronous(&old); /* the new thread inherits the mask */
-	r = pthread_create(thread_out, NULL, thread_main, start);
+	r = -(int)wf_fault(WF_CALL_THREAD);
+	if (r == 0)
+		r = pthread_create(thread_out, NULL, thread_main, start);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (r != 0)
 		free(start);
@@ -134,7 +140,10 @@ void wf_thread_name(const char *name)
 int wf_thread_pin(int cpu)
 {
 	cpu_set_t set;
+	int r = (int)wf_fault(SYS_sched_setaffinity);
 
+	if (r < 0)
+		return r;
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
 	return -pthread_setaffinity_np(pthread_self(), sizeof set, &set);
@@ -149,6 +158,8 @@ void wf_futex_wait(wf_atomic_u32 *word, uint32_t value, weft_time deadline)
 
 	if (deadline <= 0 && deadline != WEFT_FOREVER)
 		until.tv_sec = until.tv_nsec = 0;
+	if (wf_fault(SYS_futex))
+		return;
 	/* BITSET waits until an absolute CLOCK_MONOTONIC time. */
 	syscall(SYS_futex, &word->raw, FUTEX_WAIT_BITSET_PRIVATE, value,
 		deadline == WEFT_FOREVER ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);

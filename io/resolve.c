@@ -31,6 +31,7 @@
 
 #include "core/internal.h"
 #include "core/sched.h"
+#include "sync/fault.h"
 #include "sync/spinlock.h"
 
 enum {
@@ -206,7 +207,7 @@ static int lookup_leave(struct lookup *lookup, int r, struct wf_addrs *out)
 static int lookup_in_process(
 	const char *name, uint16_t port, struct wf_addrs *out, weft_time deadline)
 {
-	struct lookup *lookup = malloc(sizeof(*lookup));
+	struct lookup *lookup = wf_fails(WF_CALL_ALLOCATE) ? NULL : malloc(sizeof(*lookup));
 
 	if (!lookup)
 		return -ENOMEM;

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "sync/check.h"
+#include "sync/fault.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define WF_IO_SANITIZED 1
@@ -68,27 +69,35 @@ WF_INLINE long wf_syscall6(long number, long a, long b, long c, long d, long e, 
 #error "io/syscall.h knows x86-64 and aarch64"
 #endif
 
+/* The same, where a test can make it fail. */
+WF_INLINE long wf_syscall_fallible(long number, long a, long b, long c, long d, long e, long f)
+{
+	long fault = wf_fault(number);
+
+	return WF_UNLIKELY(fault != 0) ? fault : wf_syscall6(number, a, b, c, d, e, f);
+}
+
 /* Up to six arguments, each an integer or a pointer. */
 #define wf_syscall(...) \
 	WF_SYSCALL_N(__VA_ARGS__, WF_SYSCALL_6, WF_SYSCALL_5, WF_SYSCALL_4, WF_SYSCALL_3, \
 		WF_SYSCALL_2, WF_SYSCALL_1, WF_SYSCALL_0)(__VA_ARGS__)
 #define WF_SYSCALL_N(n, a, b, c, d, e, f, pick, ...) pick
-#define WF_SYSCALL_0(n)          wf_syscall6(n, 0, 0, 0, 0, 0, 0)
-#define WF_SYSCALL_1(n, a)       wf_syscall6(n, (long)(a), 0, 0, 0, 0, 0)
-#define WF_SYSCALL_2(n, a, b)    wf_syscall6(n, (long)(a), (long)(b), 0, 0, 0, 0)
-#define WF_SYSCALL_3(n, a, b, c) wf_syscall6(n, (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define WF_SYSCALL_0(n)          wf_syscall_fallible(n, 0, 0, 0, 0, 0, 0)
+#define WF_SYSCALL_1(n, a)       wf_syscall_fallible(n, (long)(a), 0, 0, 0, 0, 0)
+#define WF_SYSCALL_2(n, a, b)    wf_syscall_fallible(n, (long)(a), (long)(b), 0, 0, 0, 0)
+#define WF_SYSCALL_3(n, a, b, c) wf_syscall_fallible(n, (long)(a), (long)(b), (long)(c), 0, 0, 0)
 #define WF_SYSCALL_4(n, a, b, c, d) \
-	wf_syscall6(n, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+	wf_syscall_fallible(n, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
 #define WF_SYSCALL_5(n, a, b, c, d, e) \
-	wf_syscall6(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
+	wf_syscall_fallible(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
 #define WF_SYSCALL_6(n, a, b, c, d, e, f) \
-	wf_syscall6(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+	wf_syscall_fallible(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 
 #if WF_IO_SANITIZED
-#define WF_THROUGH_LIBC(call)                                   \
+#define WF_THROUGH_LIBC(number, call)                           \
 	do {                                                    \
 		int saved = errno;                              \
-		ssize_t result = (call);                        \
+		ssize_t result = wf_fails(number) ? -1 : (call);   \
 		ssize_t n = result < 0 ? -(ssize_t)errno : result; \
 		errno = saved;                                  \
 		return n;                                       \
@@ -98,7 +107,7 @@ WF_INLINE long wf_syscall6(long number, long a, long b, long c, long d, long e, 
 WF_INLINE ssize_t wf_sys_recv(int fd, void *buffer, size_t size, int flags)
 {
 #if WF_IO_SANITIZED
-	WF_THROUGH_LIBC(recv(fd, buffer, size, flags));
+	WF_THROUGH_LIBC(SYS_recvfrom, recv(fd, buffer, size, flags));
 #else
 	return wf_syscall(SYS_recvfrom, fd, buffer, size, flags, 0, 0);
 #endif
@@ -107,7 +116,7 @@ WF_INLINE ssize_t wf_sys_recv(int fd, void *buffer, size_t size, int flags)
 WF_INLINE ssize_t wf_sys_send(int fd, const void *buffer, size_t size, int flags)
 {
 #if WF_IO_SANITIZED
-	WF_THROUGH_LIBC(send(fd, buffer, size, flags));
+	WF_THROUGH_LIBC(SYS_sendto, send(fd, buffer, size, flags));
 #else
 	return wf_syscall(SYS_sendto, fd, buffer, size, flags, 0, 0);
 #endif
@@ -116,7 +125,7 @@ WF_INLINE ssize_t wf_sys_send(int fd, const void *buffer, size_t size, int flags
 WF_INLINE ssize_t wf_sys_read(int fd, void *buffer, size_t size)
 {
 #if WF_IO_SANITIZED
-	WF_THROUGH_LIBC(read(fd, buffer, size));
+	WF_THROUGH_LIBC(SYS_read, read(fd, buffer, size));
 #else
 	return wf_syscall(SYS_read, fd, buffer, size);
 #endif
@@ -125,7 +134,7 @@ WF_INLINE ssize_t wf_sys_read(int fd, void *buffer, size_t size)
 WF_INLINE ssize_t wf_sys_write(int fd, const void *buffer, size_t size)
 {
 #if WF_IO_SANITIZED
-	WF_THROUGH_LIBC(write(fd, buffer, size));
+	WF_THROUGH_LIBC(SYS_write, write(fd, buffer, size));
 #else
 	return wf_syscall(SYS_write, fd, buffer, size);
 #endif
@@ -141,9 +150,13 @@ WF_INLINE int wf_sys_connect(int fd, const void *address, socklen_t size)
 	return (int)wf_syscall(SYS_connect, fd, address, size);
 }
 
+/* The descriptor is closed whatever it returns, so a test's error comes after the call. */
 WF_INLINE int wf_sys_close(int fd)
 {
-	return (int)wf_syscall(SYS_close, fd);
+	int r = (int)wf_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);
+	int fault = (int)wf_fault(SYS_close);
+
+	return WF_UNLIKELY(fault != 0) ? fault : r;
 }
 
 /* Options of int size, the only ones io/ uses. */

@@ -25,6 +25,7 @@
  * acquire. The path from retire to callback is the injector's atomics, which it sees.
  */
 #include "sync/rcu.h"
+#include "sync/fault.h"
 #include "sync/futex.h"
 
 #include <pthread.h>
@@ -168,14 +169,16 @@ static void unregister_foreign(void *unused)
 
 static void make_key(void)
 {
-	key_exists = pthread_key_create(&key, unregister_foreign) == 0;
+	key_exists = !wf_fault(WF_CALL_THREAD_KEY) &&
+		     pthread_key_create(&key, unregister_foreign) == 0;
 }
 
 WF_COLD static void register_foreign(void)
 {
 	urcu_qsbr_register_thread();
 	pthread_once(&key_once, make_key);
-	foreign.registered = key_exists && pthread_setspecific(key, &foreign) == 0;
+	foreign.registered = key_exists && !wf_fault(WF_CALL_THREAD_KEY) &&
+			     pthread_setspecific(key, &foreign) == 0;
 	foreign.only_for_now = !foreign.registered;
 }
 
@@ -228,7 +231,7 @@ static void rest(struct wf_rcu_domain *domain, uint32_t kind, uint64_t timeout_n
 {
 	/* M4, with S2 of wake_if: from here on a retirer may wake us. */
 	(void)wf_u32_exchange(&domain->sleep, kind);
-	if (!must_work(domain, kind))
+	if (!must_work(domain, kind) && !wf_fault(SYS_futex))
 		(void)wf_futex_sleep(&domain->sleep, kind, timeout_ns);
 	wf_u32_store_relaxed(&domain->sleep, AWAKE);
 }
@@ -389,7 +392,9 @@ static int start_thread(struct wf_rcu_domain *domain, const struct wf_rcu_opts *
 		for (i = 0; i < WF_ARRAY_COUNT(bugs); i++)
 			sigdelset(&blocked, bugs[i]);
 		pthread_sigmask(SIG_BLOCK, &blocked, &before);
-		r = pthread_create(&domain->thread, &attr, reclaimer, domain);
+		r = -(int)wf_fault(WF_CALL_THREAD);
+		if (r == 0)
+			r = pthread_create(&domain->thread, &attr, reclaimer, domain);
 		pthread_sigmask(SIG_SETMASK, &before, NULL);
 	}
 	pthread_attr_destroy(&attr);
@@ -398,9 +403,11 @@ static int start_thread(struct wf_rcu_domain *domain, const struct wf_rcu_opts *
 
 int wf_rcu_domain_create_with(struct wf_rcu_domain **domain_out, const struct wf_rcu_opts *opts)
 {
-	struct wf_rcu_domain *domain = aligned_alloc(WF_FALSE_SHARING, sizeof *domain);
+	struct wf_rcu_domain *domain = NULL;
 	int r;
 
+	if (!wf_fails(WF_CALL_ALLOCATE))
+		domain = aligned_alloc(WF_FALSE_SHARING, sizeof *domain);
 	if (domain == NULL)
 		return -ENOMEM;
 	memset(domain, 0, sizeof *domain);
