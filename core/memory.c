@@ -1,4 +1,5 @@
 /* memory.c: memory through the runtime's allocator; the default is the C library's. */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "core/memory.h"
@@ -26,9 +27,13 @@ const struct weft_allocator wf_default_allocator = { default_allocate, default_r
 
 void *wf_alloc(struct weft_rt *rt, size_t alignment, size_t size)
 {
-	if (wf_fails(WF_CALL_ALLOCATE))
-		return NULL;
-	return rt->allocator.allocate(rt->allocator.ctx, alignment, size);
+	void *memory = NULL;
+	int saved = errno; /* malloc sets it when it fails */
+
+	if (!wf_fails(WF_CALL_ALLOCATE))
+		memory = rt->allocator.allocate(rt->allocator.ctx, alignment, size);
+	errno = saved;
+	return memory;
 }
 
 void wf_free(struct weft_rt *rt, void *memory, size_t size)

@@ -58,10 +58,10 @@ static void foreign_make_key(void)
 		&& pthread_key_create(&foreign_key, foreign_ends) == 0;
 }
 
-WF_NOINLINE void *wf_foreign_cache(size_t size)
+WF_COLD static void *foreign_cache_make(size_t size)
 {
-	if (WF_LIKELY(foreign_cache != NULL))
-		return foreign_cache;
+	int saved = errno;
+
 	pthread_once(&foreign_once, foreign_make_key);
 	if (!foreign_key_made)
 		return NULL;
@@ -72,7 +72,13 @@ WF_NOINLINE void *wf_foreign_cache(size_t size)
 		free(foreign_cache);
 		foreign_cache = NULL;
 	}
+	errno = saved;
 	return foreign_cache;
+}
+
+WF_NOINLINE void *wf_foreign_cache(size_t size)
+{
+	return WF_LIKELY(foreign_cache != NULL) ? foreign_cache : foreign_cache_make(size);
 }
 
 /* --- threads --- */
@@ -102,7 +108,7 @@ static void block_asynchronous(sigset_t *old_out)
 	pthread_sigmask(SIG_SETMASK, &set, old_out);
 }
 
-int wf_thread_start(pthread_t *thread_out, void (*fn)(void *arg), void *arg)
+static int thread_start(pthread_t *thread_out, void (*fn)(void *arg), void *arg)
 {
 	struct thread_start *start = wf_fails(WF_CALL_ALLOCATE) ? NULL : malloc(sizeof *start);
 	sigset_t old;
@@ -125,6 +131,15 @@ int wf_thread_start(pthread_t *thread_out, void (*fn)(void *arg), void *arg)
 const char *wf_thread_remedy(int error)
 {
 	return error == -EAGAIN ? " (memory, or a limit on threads: ulimit -u, pids.max)" : "";
+}
+
+int wf_thread_start(pthread_t *thread_out, void (*fn)(void *arg), void *arg)
+{
+	int saved = errno; /* a process's, when the resolver's thread is started */
+	int r = thread_start(thread_out, fn, arg);
+
+	errno = saved;
+	return r;
 }
 
 void wf_thread_join(pthread_t thread)

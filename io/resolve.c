@@ -207,8 +207,10 @@ static int lookup_leave(struct lookup *lookup, int r, struct wf_addrs *out)
 static int lookup_in_process(
 	const char *name, uint16_t port, struct wf_addrs *out, weft_time deadline)
 {
+	int saved = errno; /* malloc sets it when it fails */
 	struct lookup *lookup = wf_fails(WF_CALL_ALLOCATE) ? NULL : malloc(sizeof(*lookup));
 
+	errno = saved;
 	if (!lookup)
 		return -ENOMEM;
 	*lookup = (struct lookup){ .state = LOOKUP_QUEUED, .port = port };
