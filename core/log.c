@@ -76,22 +76,6 @@ void wf_log(struct weft_rt *rt, enum weft_log_level level, const char *format, .
 	wf_log_line(rt, level, self && self->rt == rt ? (int)self->number : -1, text);
 }
 
-int wf_complain(const struct weft_rt_opts *opts, int error, const char *text)
-{
-	weft_pid none = { 0 };
-
-	if (opts->error) {
-		*opts->error = (struct weft_error){
-			.error = error, .worker = -1, .step = "options" };
-		snprintf(opts->error->text, sizeof opts->error->text, "%s", text);
-	}
-	if (opts->log)
-		opts->log(opts->log_ctx, WEFT_LOG_ERROR, -1, none, text);
-	else
-		log_stderr(NULL, WEFT_LOG_ERROR, -1, none, text);
-	return error;
-}
-
 /* --- errors --- */
 
 void wf_error_fill(struct weft_error *error, int worker, const char *step, int code,
@@ -106,6 +90,22 @@ void wf_error_fill(struct weft_error *error, int worker, const char *step, int c
 	if (length >= 0 && (size_t)length + 2 < sizeof error->text)
 		snprintf(error->text + length, sizeof error->text - (size_t)length, ": %s",
 			weft_strerror(code));
+}
+
+int wf_complain(
+	const struct weft_rt_opts *opts, const char *step, int error, const char *text)
+{
+	struct weft_error filled = { .error = error, .worker = -1, .step = step };
+	weft_pid none = { 0 };
+
+	snprintf(filled.text, sizeof filled.text, "%s: %s", text, weft_strerror(error));
+	if (opts->error)
+		*opts->error = filled;
+	if (opts->log)
+		opts->log(opts->log_ctx, WEFT_LOG_ERROR, -1, none, filled.text);
+	else
+		log_stderr(NULL, WEFT_LOG_ERROR, -1, none, filled.text);
+	return error;
 }
 
 void wf_rt_error(

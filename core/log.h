@@ -12,10 +12,11 @@ void wf_log_setup(struct weft_rt *rt, weft_log_fn log, void *ctx);
 void wf_log_line(struct weft_rt *rt, enum weft_log_level level, int worker, const char *text);
 
 /*
- * An error before the runtime exists: a line as its log would get it, and opts->error. Returns
- * `error`.
+ * An error before the runtime exists: a line as its log would get it, and opts->error. Both say the
+ * text of `error` too. Returns `error`.
  */
-int wf_complain(const struct weft_rt_opts *opts, int error, const char *text);
+int wf_complain(
+	const struct weft_rt_opts *opts, const char *step, int error, const char *text);
 
 /* Fills an error; appends the text of `code` to the message. */
 void wf_error_fill(struct weft_error *error, int worker, const char *step, int code,

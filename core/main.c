@@ -83,11 +83,14 @@ static int from_environment(struct weft_rt_opts *opts)
 	if (!opts->driver)
 		opts->driver = getenv("WEFT_DRIVER");
 	if (environment_workers(opts) < 0)
-		return wf_complain(opts, -EINVAL, "WEFT_WORKERS is not a number of workers");
+		return wf_complain(
+			opts, "options", -EINVAL, "WEFT_WORKERS is not a number of workers");
 	if (environment_idle(opts) < 0)
-		return wf_complain(opts, -EINVAL, "WEFT_IDLE is none of adaptive, park, spin");
+		return wf_complain(
+			opts, "options", -EINVAL, "WEFT_IDLE is none of adaptive, park, spin");
 	if (!environment_log_is_known(opts))
-		return wf_complain(opts, -EINVAL, "WEFT_LOG is none of error, warn, info, debug");
+		return wf_complain(opts, "options", -EINVAL,
+			"WEFT_LOG is none of error, warn, info, debug");
 	return 0;
 }
 
@@ -222,7 +225,7 @@ static int run_with_signals(const struct weft_rt_opts *opts, weft_fn fn, void *a
 	pthread_sigmask(SIG_BLOCK, &set, &old);
 	r = open_fds(&c, &set);
 	if (r < 0)
-		(void)wf_complain(opts, r, "no descriptors for signals");
+		(void)wf_complain(opts, "signal", r, "no descriptors for signals");
 	if (r == 0) {
 		r = run(&c, opts, fn, arg);
 		forget_signals(&c);
@@ -241,12 +244,12 @@ int weft_main(const struct weft_rt_opts *opts, weft_fn fn, void *arg)
 	int r;
 
 	if (!fn)
-		return wf_complain(&own, -EINVAL, "weft_main() needs a function");
+		return wf_complain(&own, "options", -EINVAL, "weft_main() needs a function");
 	r = opts ? wf_opts_read(opts, opts->size, &own, sizeof own) : 0;
 	if (r < 0)
-		return wf_complain(&own, r, WF_OPTS_SIZE_TEXT);
+		return wf_complain(&own, "options", r, WF_OPTS_SIZE_TEXT);
 	if (wf_worker_self())
-		return wf_complain(&own, -EDEADLK, "weft_main() inside a runtime");
+		return wf_complain(&own, "options", -EDEADLK, "weft_main() inside a runtime");
 	own.size = sizeof own;
 	if (own.pin == WEFT_PIN_DEFAULT)
 		own.pin = WEFT_PIN_ON;

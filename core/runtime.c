@@ -335,12 +335,13 @@ static int create(const struct weft_rt_opts *opts, weft_rt **rt_out)
 	int r = opts ? wf_opts_read(opts, opts->size, &own, sizeof own) : 0;
 
 	if (r < 0)
-		return wf_complain(&own, r, WF_OPTS_SIZE_TEXT);
+		return wf_complain(&own, "options", r, WF_OPTS_SIZE_TEXT);
 	if (wf_worker_self())
-		return wf_complain(&own, -EDEADLK, "weft_rt_create() inside a runtime");
+		return wf_complain(
+			&own, "options", -EDEADLK, "weft_rt_create() inside a runtime");
 	rt = allocate_rt(&own);
 	if (!rt)
-		return wf_complain(&own, -ENOMEM, "no memory for a runtime");
+		return wf_complain(&own, "runtime", -ENOMEM, "no memory for a runtime");
 	r = make(rt, &own);
 	if (r < 0) {
 		if (own.error)

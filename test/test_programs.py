@@ -132,16 +132,20 @@ class BadInput(unittest.TestCase):
         for variables, line in (
                 ({"WEFT_WORKERS": "99"}, "weft: error: workers: 99 workers are more than the 48 "
                                          "this build allows: Invalid argument"),
-                ({"WEFT_WORKERS": "two"}, "weft: error: WEFT_WORKERS is not a number of workers"),
-                ({"WEFT_WORKERS": "0"}, "weft: error: WEFT_WORKERS is not a number of workers"),
+                ({"WEFT_WORKERS": "two"}, "weft: error: WEFT_WORKERS is not a number of workers: "
+                                          "Invalid argument"),
+                ({"WEFT_WORKERS": "0"}, "weft: error: WEFT_WORKERS is not a number of workers: "
+                                          "Invalid argument"),
                 ({"WEFT_CPUS": "3-"}, "weft: error: cpus: malformed CPU list \"3-\": "
                                       "Invalid argument"),
                 ({"WEFT_CPUS": "1023"}, "weft: error: cpus: CPU 1023 of the list \"1023\" is not "
                                         "available: No such device"),
                 ({"WEFT_CPUS": "0", "WEFT_WORKERS": "2"},
                  "weft: error: cpus: 2 workers, but the list \"0\" has 1 CPUs: No such device"),
-                ({"WEFT_IDLE": "lazy"}, "weft: error: WEFT_IDLE is none of adaptive, park, spin"),
-                ({"WEFT_LOG": "loud"}, "weft: error: WEFT_LOG is none of error, warn, info, debug"),
+                ({"WEFT_IDLE": "lazy"}, "weft: error: WEFT_IDLE is none of adaptive, park, spin: "
+                                        "Invalid argument"),
+                ({"WEFT_LOG": "loud"}, "weft: error: WEFT_LOG is none of error, warn, info, debug: "
+                                       "Invalid argument"),
                 ({"WEFT_DRIVER": "pigeon"}, "weft: error: driver: unknown driver \"pigeon\": "
                                             "No such device")):
             with self.subTest(**variables):
