@@ -20,11 +20,12 @@
 #include "core/internal.h"
 #include "core/registry.h"
 #include "sync/fault.h"
+#include "sync/spinlock.h"
 
 static __thread struct wf_worker *self_worker;
 static __thread void *foreign_cache;
 
-static pthread_once_t foreign_once = PTHREAD_ONCE_INIT;
+static struct wf_spinlock foreign_lock; /* over the next two; never more than a key's making */
 static pthread_key_t foreign_key;
 static bool foreign_key_made;
 
@@ -52,18 +53,25 @@ static void foreign_ends(void *cache)
 	free(cache);
 }
 
-static void foreign_make_key(void)
+/* Once for the process. Not pthread_once: a refusal may pass, and must not last for ever. */
+static bool foreign_key_make(void)
 {
-	foreign_key_made = !wf_fault(WF_CALL_THREAD_KEY)
-		&& pthread_key_create(&foreign_key, foreign_ends) == 0;
+	bool made;
+
+	wf_spinlock_lock(&foreign_lock);
+	if (!foreign_key_made)
+		foreign_key_made = !wf_fault(WF_CALL_THREAD_KEY)
+			&& pthread_key_create(&foreign_key, foreign_ends) == 0;
+	made = foreign_key_made;
+	wf_spinlock_unlock(&foreign_lock);
+	return made;
 }
 
 WF_COLD static void *foreign_cache_make(size_t size)
 {
 	int saved = errno;
 
-	pthread_once(&foreign_once, foreign_make_key);
-	if (!foreign_key_made)
+	if (!foreign_key_make())
 		return NULL;
 	foreign_cache = wf_fails(WF_CALL_ALLOCATE) ? NULL : calloc(1, size);
 	if (foreign_cache
