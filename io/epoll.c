@@ -41,7 +41,7 @@ struct epoll {
 	int fd;
 	int wake_fd;
 	bool latched;    /* owner: a wake that no wait() has ended for yet */
-	bool whole_ms;   /* owner: the kernel lacks epoll_pwait2 */
+	bool whole_ms;   /* owner: epoll_pwait2 is not to be had */
 	wf_atomic_u32 watched;
 	wf_atomic_u64 polls, polls_empty, waits, events_count; /* written by the owner */
 	wf_atomic_u64 wakes_sent WF_ALIGNED(WF_FALSE_SHARING); /* by any thread */
@@ -220,7 +220,8 @@ static int sleep_for(struct epoll *epoll, weft_time delay_ns)
 		delay.tv_nsec = delay_ns % NS_PER_S;
 		r = (int)wf_syscall(SYS_epoll_pwait2, epoll->fd, epoll->events, WF_IO_BATCH,
 			delay_ns < 0 ? NULL : &delay, NULL, SIGNAL_SET_BYTES);
-		if (r != -ENOSYS)
+		/* EPERM: a filter of system calls that does not know this one. */
+		if (r != -ENOSYS && r != -EPERM)
 			return r;
 		epoll->whole_ms = true;
 	}
