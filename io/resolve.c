@@ -177,8 +177,9 @@ static void lookup_start(struct lookup *lookup)
 	if (!start)
 		return;
 	r = wf_thread_start(&thread, serve_queue, NULL);
+	/* Not as it is: a refused thread is EAGAIN, which the caller takes for "would wait". */
 	if (r < 0)
-		start_failed(r);
+		start_failed(-ENOMEM);
 	else
 		pthread_detach(thread);
 }

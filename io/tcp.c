@@ -375,7 +375,8 @@ int wf_tcp_accept_wait(int fd)
 
 /*
  * Asking again is how connect(2) tells the outcome: 0 or EISCONN when it is there, EALREADY while
- * it is not, else why it failed.
+ * it is not, else why it failed. EAGAIN is none of these: it says that there is no port or route
+ * left, and must not look like WEFT_POLL's.
  */
 static int connect_one(struct wf_op *op, const struct wf_addr *addr, weft_time deadline)
 {
@@ -385,6 +386,8 @@ static int connect_one(struct wf_op *op, const struct wf_addr *addr, weft_time d
 		r = wf_sys_connect(op->fd, &addr->any, addr->size);
 		if (r == 0 || r == -EISCONN)
 			return 0;
+		if (r == -EAGAIN)
+			return -EADDRNOTAVAIL;
 		if (r != -EINPROGRESS && r != -EALREADY && r != -EINTR)
 			break;
 		wf_op_miss(op, WF_FD_WRITE);
