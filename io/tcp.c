@@ -386,9 +386,11 @@ static int connect_one(struct wf_op *op, const struct wf_addr *addr, weft_time d
 		r = wf_sys_connect(op->fd, &addr->any, addr->size);
 		if (r == 0 || r == -EISCONN)
 			return 0;
+		if (r == -EINTR)
+			continue;
 		if (r == -EAGAIN)
 			return -EADDRNOTAVAIL;
-		if (r != -EINPROGRESS && r != -EALREADY && r != -EINTR)
+		if (r != -EINPROGRESS && r != -EALREADY)
 			break;
 		wf_op_miss(op, WF_FD_WRITE);
 	}
