@@ -276,6 +276,14 @@ static WF_COLD void shut_down(int fd)
 	(void)wf_syscall(SYS_shutdown, fd, SHUT_RDWR);
 }
 
+/* No memory for an entry: then no call of Weft's has ever used a number of this size. */
+static WF_COLD int close_unused(int fd)
+{
+	int r = wf_sys_close(fd);
+
+	return r == -EINTR ? 0 : r;
+}
+
 int wf_fd_close(int fd, uint32_t generation)
 {
 	struct wf_fd_entry *entry = wf_fd_find(fd);
@@ -284,8 +292,10 @@ int wf_fd_close(int fd, uint32_t generation)
 
 	if ((unsigned)fd >= WF_FD_NUMBER_MAX)
 		return -EBADF;
-	if (!entry && (wf_syscall(SYS_fcntl, fd, F_GETFD) < 0 || !(entry = entry_make(fd))))
+	if (!entry && wf_syscall(SYS_fcntl, fd, F_GETFD) < 0)
 		return -EBADF;
+	if (!entry && !(entry = entry_make(fd)))
+		return close_unused(fd);
 	r = close_begin(entry, generation, &op.word);
 	if (r < 0)
 		return r;

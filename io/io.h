@@ -121,7 +121,8 @@ WEFT_API void weft_buf_release(struct weft_buf *buffer);
  * Ends a descriptor: processes parked on it get -ECANCELED; the number is free for reuse when the
  * last of them has left. Never waits.
  * Threads: any thread. Blocks: never. Cancel: not a point of cancellation.
- * Returns: 0, or -EBADF.
+ * Returns: 0, or -EBADF. With no call in progress also what close(2) reports of earlier writes
+ * (-EIO, -ENOSPC, -EDQUOT, for files): the descriptor is closed all the same.
  */
 WEFT_API int weft_close(int fd);
 
