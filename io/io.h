@@ -171,7 +171,8 @@ struct weft_serve_opts {
  * too if the workers are pinned, which steering needs; else on any.
  * Blocks: until the runtime begins to stop, or the caller is cancelled. Listeners are closed then
  * (what waits in their queues has been accepted); handlers go on until they end or are cancelled.
- * EMFILE and the like back off without spinning, with one line on the log.
+ * EMFILE and the like, and whatever else accept(2) reports of the moment, back off without
+ * spinning, with one line on the log; they never end the server.
  * Returns: 0 on stop; -ECANCELED; as weft_listen() if it cannot begin: a port in use is
  * -EADDRINUSE, also when the other user set SO_REUSEPORT.
  */

@@ -21,8 +21,8 @@
  * the caller). A cancelled acceptor accepts what is queued at that moment, closes its listener and
  * ends; the last one wakes the caller, who returns only then.
  *
- * Out of descriptors or memory: an acceptor sleeps 10, 20, … 100 ms between tries, until one
- * succeeds; one line a minute says which limit it is.
+ * Out of descriptors or memory, and after any other error that may pass: an acceptor sleeps 10, 20,
+ * … 100 ms between tries, until one succeeds; one line a minute says which limit it is.
  *
  * Ownership: struct wf_server is counted: the caller, each acceptor, each connection. Its lock
  * guards the places under connections_max, who waits for one, the acceptors that are left and the
@@ -305,10 +305,15 @@ static int accept_batch(struct acceptor *acceptor, unsigned budget)
 	return r;
 }
 
-static bool is_shortage(int error)
+/*
+ * True for the end of the acceptor, or of its listener (somebody has closed it, or made something
+ * else of it). All else is of one connection or of the moment: a shortage, a firewall's refusal,
+ * whatever the protocol reports. No client must be able to end a server by it.
+ */
+static bool is_final(int error)
 {
-	return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS ||
-		error == -EUSERS;
+	return error == -ECANCELED || error == -ESHUTDOWN || error == -EBADF || error == -EINVAL ||
+		error == -ENOTSOCK || error == -EOPNOTSUPP;
 }
 
 static void complain(struct weft_rt *rt, int error)
@@ -329,16 +334,26 @@ static void complain(struct weft_rt *rt, int error)
 			"accept: the system's table of open files is full, connections wait: raise"
 			" fs.file-max");
 		break;
+	case -ENOSPC:
+		wf_log(rt, WEFT_LOG_ERROR,
+			"accept: the user's watches of epoll are used up, connections wait: raise"
+			" fs.epoll.max_user_watches");
+		break;
 	case -EUSERS:
 		wf_log(rt, WEFT_LOG_ERROR,
 			"accept: all processes_max processes are alive, a connection was closed:"
 			" raise that limit or set connections_max below it");
 		break;
-	default:
+	case -ENOMEM:
+	case -ENOBUFS:
 		wf_log(rt, WEFT_LOG_ERROR,
 			"accept: no memory for a connection (%s): lower stack_size or set"
 			" connections_max",
 			weft_strerror(error));
+		break;
+	default:
+		wf_log(rt, WEFT_LOG_ERROR, "accept: errno %d (%s), connections wait: trying again",
+			-error, weft_strerror(error));
 	}
 }
 
@@ -376,7 +391,7 @@ static int accept_loop(struct acceptor *acceptor)
 			r = place_wait(acceptor);
 		else if (r == -EAGAIN)
 			r = wf_tcp_accept_wait(acceptor->listener.fd);
-		else if (is_shortage(r))
+		if (r < 0 && !is_final(r))
 			r = back_off(acceptor, r);
 	}
 	return r;
