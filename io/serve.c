@@ -4,8 +4,9 @@
  *
  * Beginning:
  *	S1, S2 listeners.c opens a listener per worker, steered by CPU where that is possible.
- *	S3 an acceptor per listener is made, with its stack, pinned to its worker, suspended.
- *	S4 on_listen; then they are woken. Nothing can fail any more.
+ *	S3 the bound address is asked for.
+ *	S4 an acceptor per listener is made, with its stack, pinned to its worker, suspended.
+ *	S5 on_listen; then they are woken. Nothing can fail any more.
  * A failure undoes the steps before it.
  *
  * Accepting: an acceptor takes up to accept_budget connections in a row, then yields. Each becomes
@@ -601,25 +602,22 @@ static int acceptor_start(struct wf_server *server, unsigned i)
 	return r;
 }
 
-static void announce(struct wf_server *server)
-{
-	char text[WEFT_ADDRESS_MAX];
-
-	if (!server->opts.on_listen)
-		return;
-	if (weft_local_address(server->acceptors[0].listener.fd, text, sizeof(text)) == 0)
-		server->opts.on_listen(text, server->arg);
-}
-
-/* S4 */
+/* S5 */
 static void acceptors_wake(const struct wf_server *server)
 {
 	for (unsigned i = 0; i < server->count; i++)
 		(void)weft_wake(server->acceptors[i].pid);
 }
 
+/* Those from `first` on, which have no acceptor. */
+static void listeners_close(const struct wf_server *server, unsigned first)
+{
+	for (unsigned i = first; i < server->count; i++)
+		wf_listener_close(&server->acceptors[i].listener);
+}
+
 /* Runs the server until it ends. Every listener is open; each is closed when this returns. */
-static int server_run(struct wf_server *server)
+static int server_run(struct wf_server *server, const char *address)
 {
 	struct wf_io *io = wf_rt_io(server->rt);
 	unsigned started = 0;
@@ -627,10 +625,10 @@ static int server_run(struct wf_server *server)
 
 	while (started < server->count && r == 0)
 		r = acceptor_start(server, started++);
-	for (unsigned i = started; i < server->count; i++)
-		wf_listener_close(&server->acceptors[i].listener);
+	listeners_close(server, started);
 	if (r == 0) {
-		announce(server);
+		if (server->opts.on_listen)
+			server->opts.on_listen(address, server->arg);
 		acceptors_wake(server);
 	}
 	if (!servers_add(&io->servers, server))
@@ -659,6 +657,14 @@ static int server_listen(struct wf_server *server, const struct wf_addrs *addrs)
 		server->acceptors[i].worker = i;
 	}
 	return r;
+}
+
+/* What on_listen will be told: who waits for it must not wait for ever because it is not known. */
+static int bound_address(const struct wf_server *server, char text_out[WEFT_ADDRESS_MAX])
+{
+	return server->opts.on_listen
+		? weft_local_address(server->acceptors[0].listener.fd, text_out, WEFT_ADDRESS_MAX)
+		: 0;
 }
 
 static struct wf_server *server_make(
@@ -702,6 +708,7 @@ static int opts_read(const struct weft_serve_opts *opts, struct weft_serve_opts 
 int weft_serve_with(const char *address, weft_serve_fn handler, void *arg,
 	const struct weft_serve_opts *opts)
 {
+	char text[WEFT_ADDRESS_MAX];
 	struct weft_serve_opts ours;
 	struct wf_server *server;
 	struct wf_addrs addrs;
@@ -720,8 +727,13 @@ int weft_serve_with(const char *address, weft_serve_fn handler, void *arg,
 	if (!server)
 		return -ENOMEM;
 	r = server_listen(server, &addrs);
-	if (r == 0)
-		r = server_run(server);
+	if (r == 0) {
+		r = bound_address(server, text);
+		if (r == 0)
+			r = server_run(server, text);
+		else
+			listeners_close(server, 0);
+	}
 	server_release(server);
 	return r == -ESHUTDOWN ? 0 : r; /* a stop that came while it began */
 }
