@@ -526,12 +526,16 @@ static void note_taken(struct pair *pair, weft_pid pid, int result)
 /* Parks only for its turn: a wake that got lost between the runtimes hangs the test. */
 static void hop(struct pair *pair, uint32_t side)
 {
+	int r;
+
 	UNTIL(wf_u64_load_acquire(&pair->pids[!side]) != 0);
 	for (uint32_t turn = side; turn < HOPS; turn += 2) {
 		while (wf_u32_load_acquire(&pair->turn) != turn)
 			cr_assert_eq(weft_park(WEFT_FOREVER), 0);
 		wf_u32_store_release(&pair->turn, turn + 1);
-		cr_assert_eq(weft_wake(pid_at(&pair->pids[!side])), 0);
+		r = weft_wake(pid_at(&pair->pids[!side]));
+		/* A caller may have woken it for its last hop: its runtime may be gone. */
+		cr_assert(r == 0 || (r == -ESRCH && turn == HOPS - 2), "%d at hop %u", r, turn);
 	}
 }
 
