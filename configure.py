@@ -65,6 +65,8 @@ TESTS = {
     "test_cpu": "threads tuning",
     "test_deque": "tuning",
     "test_epoll": "threads",
+    "test_faults": "threads",
+    "test_faults_io": "threads",
     "test_fd": "threads tuning",
     "test_fiber": "threads tuning",
     "test_fiber_memory": "threads",
