@@ -101,6 +101,20 @@ TEST_SCRIPTS = {
     "test_readme": "",
 }
 
+# Simulations: programs of test/sim/, each of the named source, the engine and these library sources;
+# "flags" are the compiler's, for all of it. They are compiled in sim mode only.
+SIM_ENGINE = ["test/sim/engine.c", "test/sim/explore.c", "test/sim/main.c"]
+SIM = {
+    "sim_deque": {"source": "test/sim/sim_deque.c"},
+    "sim_deque_lifo": {"source": "test/sim/sim_deque.c",
+                       "flags": ["-UWF_RUN_ORDER_FIFO", "-DWF_RUN_ORDER_FIFO=0"]},
+    "sim_engine": {"source": "test/sim/sim_engine.c"},
+    "sim_idle": {"source": "test/sim/sim_idle.c"},
+    "sim_injector": {"source": "test/sim/sim_injector.c"},
+    "sim_spinlock": {"source": "test/sim/sim_spinlock.c"},
+}
+SIM_SWITCH = ["core/switch_aarch64.S", "core/switch_x86_64.S"]
+
 # Tests that also run as static aarch64 programs, with the library sources each needs.
 CROSS_TESTS = {
     "test_atomic": [],
@@ -158,6 +172,14 @@ MODES = {
         "use": "data races, on C11 atomics",
         "cc": "$clang", "cflags": ["-O1", "-DWF_DEBUG=1", "-DWF_ATOMICS_C11=1"],
         "both": ["-fsanitize=thread"], "own_main": True,
+    },
+    # Small sizes, so that a few operations reach every corner.
+    "sim": {
+        "use": "simulations: every order of operations that seeds lead to",
+        "cc": "$cc", "cflags": ["-O2", "-DWF_DEBUG=1", "-DWF_ATOMICS_SIM=1"],
+        "library": False,
+        "tuning": {"workers-max": 4, "ring-size": 4, "budget": 4, "injector-interval": 2,
+                   "io-interval": 2, "io-batch": 4},
     },
     # Concurrency Kit's ck_md.h describes the machine its package was built for; its fences would be
     # those of x86-64. Defining its guard and what it should say replaces it.
@@ -421,6 +443,11 @@ class Build:
         n.variable("base_cflags", BASE_CFLAGS)
         n.variable("tuning", [tuning_define(o, self.values[o.name]) for o in TUNING]
                    + ["'-DWF_BUILD_CONFIG=\"%s\"'" % self.config])
+        for name, mode in MODES.items():
+            if "tuning" in mode:
+                n.variable("tuning_" + name, [
+                    tuning_define(o, mode["tuning"].get(o.name, self.values[o.name]))
+                    for o in TUNING])
         n.comment("build.ninja makes itself again when configure.py changes.")
         n.rule("configure", "python3 configure.py --regenerate $configure_args", generator="1",
                description="CONFIGURE")
@@ -455,8 +482,9 @@ class Build:
 
     def compile_rule(self, name, mode):
         self.ninja.variable("cflags_" + name, mode["cflags"] + mode.get("both", []))
-        self.ninja.rule("cc_" + name, mode["cc"] + " $base_cflags $cflags_" + name +
-                        " $tuning $cflags $extra -MMD -MF $out.d -c $in -o $out",
+        tuning = "$tuning_" + name if "tuning" in mode else "$tuning"
+        self.ninja.rule("cc_" + name, mode["cc"] + " $base_cflags $cflags_" + name + " " + tuning +
+                        " $cflags $extra -MMD -MF $out.d -c $in -o $out",
                         depfile="$out.d", deps="gcc", description="CC $out")
 
     def always(self, name, rule, inputs=(), implicit=(), **variables):
@@ -576,11 +604,27 @@ class Build:
         self.always("check-aarch64", "run_tests", programs, mode="aarch64",
                     options="--wrapper qemu-aarch64")
 
+    def simulations(self):
+        n = self.ninja
+        n.comment("Simulations; SEEDS=a..b in the environment chooses other seeds")
+        engine = [self.compile("sim", source) for source in SIM_ENGINE + SIM_SWITCH]
+        programs = []
+        for name, made in SIM.items():
+            out = self.path("sim", "obj", name + ".o")
+            n.build(out, "cc_sim", made["source"], order=["headers"],
+                    extra=" ".join(made.get("flags", [])))
+            programs.append(self.program("sim", self.path("sim", "test", name), [out, *engine],
+                                         []))
+        for name, options in (("sim", ""), ("sim-long", "--timeout 1000000")):
+            self.always(name, "run_tests", programs, mode="sim", options=options)
+        n.build("check-sim", "phony", "sim")
+
     def everything(self):
         self.header()
         self.rules()
         made = {mode: self.mode(mode) for mode in MODES if MODES[mode].get("library", True)}
         self.cross()
+        self.simulations()
         self.products(*made["release"][:2])
         self.measurements(*made["release"][:2])
         self.strict()
@@ -680,6 +724,7 @@ def targets_text():
              "  demo            a server under load, beside a hand-written epoll loop",
              "  bench           every hot operation",
              "  bench-echo      a whole server, beside its rivals",
+             "  sim             simulations, seeds that are always the same; sim-long: SEEDS=a..b",
              "  install         to DESTDIR and the prefix; uninstall removes",
              "  check-clang     everything by gcc and clang with more warnings, as errors",
              "  check-tuning    tuning options at other values",

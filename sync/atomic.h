@@ -32,6 +32,7 @@
 #define WF_SYNC_ATOMIC_H
 
 #include "sync/check.h"
+#include "sync/planted.h"
 
 typedef struct {
 	uint32_t raw;

@@ -46,12 +46,19 @@
 #define WF_CONTAINER_OF(pointer, type, member) \
 	((type *)(void *)((char *)(pointer) - offsetof(type, member)))
 
+#if defined(WF_ATOMICS_SIM)
+/* The simulator ends the schedule, not the program, and tells how it came to that. */
+#define wf_check_failed wf_sim_check_failed
+_Noreturn void wf_sim_check_failed(
+	const char *condition, const char *file, int line, const char *function);
+#else
 WF_UNUSED WF_COLD static _Noreturn void wf_check_failed(
 	const char *condition, const char *file, int line, const char *function)
 {
 	fprintf(stderr, "weft: %s:%d: %s: check failed: %s\n", file, line, function, condition);
 	abort();
 }
+#endif
 
 #define WF_CHECK(cond) \
 	(WF_LIKELY(cond) ? (void)0 : wf_check_failed(#cond, __FILE__, __LINE__, __func__))

@@ -141,7 +141,8 @@ WF_INLINE void wf_deque_push_unchecked(struct wf_deque *d, uint64_t bottom, void
  */
 static inline void wf_deque_publish(struct wf_deque *d)
 {
-	(void)wf_u64_fetch_add(&d->bottom, 0);
+	if (!WF_PLANTED(deque_publish_without_rmw))
+		(void)wf_u64_fetch_add(&d->bottom, 0);
 }
 
 WF_INLINE void wf_deque_count_overflow(struct wf_deque *d)
@@ -217,6 +218,15 @@ WF_UNUSED WF_COLD static unsigned wf_deque_overflow(
 	uint64_t top = bottom - WF_RING_SIZE;
 	unsigned i;
 
+	if (WF_PLANTED(deque_overflow_retracts)) {
+		bottom -= WF_RING_SIZE / 2;
+		for (i = 0; i < WF_RING_SIZE / 2; i++)
+			spill[i] = wf_ptr_load_relaxed(wf_deque_slot(d, bottom + i));
+		spill[i++] = item;
+		wf_deque_count_overflow(d);
+		wf_u64_store_seq_cst(&d->bottom, bottom);
+		return i;
+	}
 	/* S4, as S2: from here on all items are the owner's. */
 	if (!wf_u64_cas(&d->top, &top, bottom)) {
 		d->cached_top = top;
@@ -253,7 +263,10 @@ static inline void *wf_deque_pop(struct wf_deque *d)
 	 * S2, with A3 of wf_deque_steal: announce the claim, then look where the thieves are. One
 	 * of the two sees the other; without StoreLoad order neither does, and both take the item.
 	 */
-	(void)wf_u64_exchange(&d->bottom, bottom);
+	if (WF_PLANTED(deque_pop_without_store_load))
+		wf_u64_store_release(&d->bottom, bottom);
+	else
+		(void)wf_u64_exchange(&d->bottom, bottom);
 	top = wf_u64_load_seq_cst(&d->top);
 	d->cached_top = top;
 	if (top < bottom)
@@ -262,7 +275,9 @@ static inline void *wf_deque_pop(struct wf_deque *d)
 	if (top == bottom) {
 		item = wf_ptr_load_relaxed(wf_deque_slot(d, bottom));
 		/* S3, with itself in wf_deque_steal: the last item goes to one of us. */
-		if (!wf_u64_cas(&d->top, &top, top + 1))
+		if (WF_PLANTED(deque_last_item_without_cas))
+			wf_u64_store_release(&d->top, top + 1);
+		else if (!wf_u64_cas(&d->top, &top, top + 1))
 			item = NULL;
 	}
 	wf_u64_store_release(&d->bottom, bottom + 1); /* R2, a release for I4 */

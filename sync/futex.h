@@ -17,6 +17,14 @@
 
 #define WF_FUTEX_FOREVER UINT64_MAX
 
+#if defined(WF_ATOMICS_SIM)
+
+#define wf_futex_sleep(word, expected, timeout_ns) \
+	wf_sim_futex_sleep(word, expected, timeout_ns, __func__, __LINE__)
+#define wf_futex_wake(word, count) wf_sim_futex_wake(word, count, __func__, __LINE__)
+
+#else
+
 /*
  * Sleeps while *word == expected, at most timeout_ns (relative; WF_FUTEX_FOREVER: no limit).
  * Returns 0 when woken, -EAGAIN if the word differed, -ETIMEDOUT, -EINTR. All but the second may be
@@ -47,5 +55,7 @@ WF_UNUSED WF_COLD static void wf_futex_wake(wf_atomic_u32 *word, int count)
 	(void)syscall(SYS_futex, &word->raw, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 	errno = saved;
 }
+
+#endif
 
 #endif

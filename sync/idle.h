@@ -163,6 +163,9 @@ static inline bool wf_idle_claim_one(struct wf_idle *idle, unsigned worker)
 {
 	uint64_t bit = wf_idle_bit(worker);
 
+	if (WF_PLANTED(idle_directed_asks_searchers)
+		&& wf_idle_searchers(wf_u64_load_seq_cst(&idle->word)) > 0)
+		return false;
 	/* L2, with M1: as L1. */
 	if ((wf_u64_load_seq_cst(&idle->word) & bit) == 0)
 		return false;
@@ -200,7 +203,7 @@ static inline bool wf_idle_search_end(struct wf_idle *idle)
 	uint64_t word = wf_u64_fetch_add(&idle->word, -WF_IDLE_SEARCHER);
 
 	WF_ASSERT(wf_idle_searchers(word) > 0);
-	return wf_idle_searchers(word) == 1;
+	return wf_idle_searchers(word) == 1 && !WF_PLANTED(idle_last_searcher_silent);
 }
 
 /* The worker itself; P1. Returns whether it was the last searcher. Then P2: the re-check. */
@@ -210,9 +213,15 @@ static inline bool wf_idle_park(struct wf_idle *idle, unsigned worker, bool sear
 	 * M1, with L1 and L2. One addition does both: the bit is clear (I1), so nothing carries,
 	 * and the count is at least 1 (I2), so nothing borrows.
 	 */
-	uint64_t word = wf_u64_fetch_add(
-		&idle->word, wf_idle_bit(worker) - (searching ? WF_IDLE_SEARCHER : 0));
+	uint64_t step = wf_idle_bit(worker) - (searching ? WF_IDLE_SEARCHER : 0);
+	uint64_t word;
 
+	if (WF_PLANTED(idle_park_by_store)) {
+		word = wf_u64_load_relaxed(&idle->word);
+		wf_u64_store_release(&idle->word, word + step);
+	} else {
+		word = wf_u64_fetch_add(&idle->word, step);
+	}
 	WF_ASSERT((word & wf_idle_bit(worker)) == 0);
 	WF_ASSERT(!searching || wf_idle_searchers(word) > 0);
 	return searching && wf_idle_searchers(word) == 1;

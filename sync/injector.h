@@ -200,7 +200,8 @@ static inline struct wf_node *wf_injector_take(struct wf_injector *injector)
 		if (wf_injector_top(head) == NULL)
 			return NULL;
 		/* S2, with S1: the nodes are as their pushers left them. */
-	} while (!wf_u64_cas(&injector->head, &head, head & WF_INJECTOR_CLOSED));
+	} while (!wf_u64_cas(&injector->head, &head,
+		WF_PLANTED(injector_grab_clears_closed) ? 0 : head & WF_INJECTOR_CLOSED));
 	return wf_injector_top(head);
 }
 

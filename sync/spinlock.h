@@ -10,8 +10,7 @@
  *
  * The word is 0 (free), or the owner, with WAITERS set when somebody may sleep on it. In debug
  * builds the owner is a hash of the thread, and locking twice, or unlocking what another thread
- * locked, ends the program; otherwise it is 1. In the simulator there is no sleep: every pause is a
- * scheduling point, and the owner is not checked, because all workers are one thread there.
+ * locked, ends the program; otherwise it is 1. In the simulator it is the virtual thread.
  *
  * Progress: blocking (lock), wait-free (try, unlock). Unfair: a new locker may overtake a sleeper.
  * Any thread.
@@ -19,31 +18,31 @@
 #ifndef WF_SYNC_SPINLOCK_H
 #define WF_SYNC_SPINLOCK_H
 
-#include "sync/atomic.h"
-
-#if !defined(WF_ATOMICS_SIM)
 #include "sync/futex.h"
-#endif
 
 #if WF_DEBUG && !defined(WF_ATOMICS_SIM)
 #include <pthread.h>
-#define WF_SPINLOCK_CHECKED 1
-#else
-#define WF_SPINLOCK_CHECKED 0
 #endif
+#define WF_SPINLOCK_CHECKED WF_DEBUG
 
 struct wf_spinlock {
 	wf_atomic_u32 word;
 };
 
 #define WF_SPINLOCK_WAITERS ((uint32_t)1 << 31)
-#define WF_SPINLOCK_PAUSES  100
+#if defined(WF_ATOMICS_SIM)
+#define WF_SPINLOCK_PAUSES 2
+#else
+#define WF_SPINLOCK_PAUSES 100
+#endif
 
 static_assert(sizeof(struct wf_spinlock) == 4, "small enough to lie in every object");
 
 WF_INLINE uint32_t wf_spinlock_self(void)
 {
-#if WF_SPINLOCK_CHECKED
+#if defined(WF_ATOMICS_SIM)
+	return wf_sim_self() + 1;
+#elif WF_SPINLOCK_CHECKED
 	/* 30 well-mixed bits; two threads have the same ones once in a billion. Never 0. */
 	return (uint32_t)(((uint64_t)pthread_self() * 0x9e3779b97f4a7c15u) >> 34) | 1u << 30;
 #else
@@ -84,9 +83,6 @@ WF_UNUSED WF_COLD static void wf_spinlock_wait(struct wf_spinlock *lock)
 	 * mark costs one needless wake at the end, its lack a sleeper for ever.
 	 */
 	while (!wf_spinlock_take(lock, self | WF_SPINLOCK_WAITERS)) {
-#if defined(WF_ATOMICS_SIM)
-		wf_pause();
-#else
 		uint32_t word = wf_u32_load_relaxed(&lock->word);
 
 		if (word == 0)
@@ -96,7 +92,6 @@ WF_UNUSED WF_COLD static void wf_spinlock_wait(struct wf_spinlock *lock)
 			continue;
 		/* The kernel compares again: an unlock since then makes this return at once. */
 		(void)wf_futex_sleep(&lock->word, word | WF_SPINLOCK_WAITERS, WF_FUTEX_FOREVER);
-#endif
 	}
 }
 
@@ -119,13 +114,14 @@ static inline void wf_spinlock_unlock(struct wf_spinlock *lock)
 
 	WF_ASSERT(wf_spinlock_is_mine(lock));
 	/* R1, with A1. An exchange, because a plain store would lose a WAITERS set in between. */
-	word = wf_u32_exchange(&lock->word, 0);
-#if defined(WF_ATOMICS_SIM)
-	(void)word;
-#else
+	if (WF_PLANTED(spinlock_unlock_by_store)) {
+		word = wf_u32_load_relaxed(&lock->word);
+		wf_u32_store_release(&lock->word, 0);
+	} else {
+		word = wf_u32_exchange(&lock->word, 0);
+	}
 	if (WF_UNLIKELY(word & WF_SPINLOCK_WAITERS))
 		wf_futex_wake(&lock->word, 1);
-#endif
 }
 
 #endif

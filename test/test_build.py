@@ -147,7 +147,7 @@ class Generated(unittest.TestCase):
             self.assertRegex(code, r"\b%s\b" % define)
 
     def test_tables_name_everything_once_and_in_order(self):
-        tables = ("TESTS", "TEST_SCRIPTS", "CROSS_TESTS", "PERF", "EXAMPLES")
+        tables = ("TESTS", "TEST_SCRIPTS", "CROSS_TESTS", "PERF", "EXAMPLES", "SIM")
         for node in ast.parse(read("configure.py")).body:
             table = isinstance(node, ast.Assign) and ast.unparse(node.targets[0])
             if table in tables:
@@ -161,6 +161,7 @@ class Generated(unittest.TestCase):
         listed |= {"examples/%s.c" % name for name in configure.EXAMPLES}
         listed |= {"test/%s.c" % name for name in configure.TESTS}
         listed |= {"test/%s.py" % name for name in configure.TEST_SCRIPTS}
+        listed |= {made["source"] for made in configure.SIM.values()} | set(configure.SIM_ENGINE)
         listed |= {source for sources in configure.PERF.values() for source in sources}
         found = set()
         for folder in ("sync", "timer", "core", "io", "examples", "test", "perf"):

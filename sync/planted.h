@@ -1,0 +1,44 @@
+/*
+ * planted.h: bugs that can be switched on, to show that the simulator finds their kind.
+ *
+ * WF_PLANTED(name) is false, a constant, everywhere but in sim builds: production code is as if it
+ * were not there. In sim builds (test/sim/) one bug at a time may be chosen; each takes one piece
+ * of a protocol away. The place that uses a name says which piece; a simulation named after the bug
+ * shows in how many schedules it is found.
+ */
+#ifndef WF_SYNC_PLANTED_H
+#define WF_SYNC_PLANTED_H
+
+#include "sync/check.h"
+
+#if defined(WF_ATOMICS_SIM)
+
+enum wf_planted {
+	WF_PLANTED_nothing,
+	/* sync/deque.h */
+	WF_PLANTED_deque_last_item_without_cas,  /* lifo: the owner just takes the last item */
+	WF_PLANTED_deque_pop_without_store_load, /* lifo: bottom is lowered by a plain store */
+	WF_PLANTED_deque_overflow_retracts,      /* fifo: the owner takes bottom back */
+	WF_PLANTED_deque_publish_without_rmw,
+	/* sync/injector.h */
+	WF_PLANTED_injector_grab_clears_closed,
+	/* sync/idle.h */
+	WF_PLANTED_idle_park_by_store,           /* P1 without the RMW's StoreLoad order */
+	WF_PLANTED_idle_last_searcher_silent,    /* S3 without "the last one wakes one more" */
+	WF_PLANTED_idle_directed_asks_searchers, /* D2 as if any searcher would do */
+	/* sync/spinlock.h */
+	WF_PLANTED_spinlock_unlock_by_store,
+	WF_PLANTED_COUNT,
+};
+
+extern enum wf_planted wf_planted;
+
+#define WF_PLANTED(name) WF_UNLIKELY(wf_planted == WF_PLANTED_##name)
+
+#else
+
+#define WF_PLANTED(name) 0
+
+#endif
+
+#endif

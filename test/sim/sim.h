@@ -1,0 +1,133 @@
+/*
+ * sim.h: what a simulation is written with. README.md tells how; engine.c how it works.
+ *
+ * Words. A SCENARIO is a set of VIRTUAL THREADS and what must hold. A SCHEDULE is one run of it:
+ * one order of everybody's atomic operations, of stores leaving store buffers, and of sleeps that
+ * end. A SEED (64 bits) names a schedule, its strategy included. A PREEMPTION is a decision other
+ * than "the thread goes on".
+ *
+ * Nothing here is thread-safe: a simulation is one OS thread.
+ */
+#ifndef WF_TEST_SIM_SIM_H
+#define WF_TEST_SIM_SIM_H
+
+#include "sync/atomic.h"
+#include "sync/planted.h"
+
+#define SIM_THREADS_MAX   8
+#define SIM_MESSAGE_BYTES 256
+#define SIM_FOREVER       INT64_MAX
+
+/* What the quiet hook answers. */
+enum sim_quiet {
+	SIM_STUCK, /* nobody can go on, and that is wrong: a deadlock, or a lost wake */
+	SIM_DONE,  /* it is right so: the schedule is over, check() follows */
+	SIM_GO_ON, /* the hook has made somebody runnable */
+};
+
+struct sim_scenario {
+	const char *name;
+	unsigned threads;
+	/* Puts everything back to the start. Before each schedule; operations act directly. */
+	void (*setup)(void);
+	/* A virtual thread, numbered from 0. */
+	void (*thread)(unsigned number);
+	/* Everybody sleeps or has ended, somebody sleeps. NULL: SIM_STUCK. */
+	enum sim_quiet (*quiet)(void);
+	/* Everybody has ended, or quiet() said done. NULL: nothing to check. */
+	void (*check)(void);
+	/* Operations until a schedule counts as endless; 0: SIM_STEPS_DEFAULT. */
+	unsigned steps_max;
+};
+
+#define SIM_STEPS_DEFAULT 20000
+
+/* --- in a scenario --- */
+
+/* Ends the schedule as a failure. Anywhere in a schedule. */
+_Noreturn void sim_fail(const char *format, ...) WF_PRINTF(1, 2);
+
+/* `cond` must hold now; the rest is a printf format and its arguments. */
+#define sim_check(cond, ...) (WF_LIKELY(cond) ? (void)0 : sim_fail(__VA_ARGS__))
+
+/* A number below bound (> 0), by the seed: what a thread does. Not part of the schedule. */
+unsigned sim_random(unsigned bound);
+
+/* Virtual nanoseconds since the schedule began. Goes on by 100 an operation, and with sleeps. */
+int64_t sim_now(void);
+
+/*
+ * Sleeps until sim_unblock(key), or until the deadline. False: the deadline. The caller's stores
+ * are visible before. Not a scheduling point by itself: between sim_point() and the next atomic
+ * operation nobody else runs, so what models a kernel may keep plain fields, look at them and sleep
+ * in one step.
+ */
+bool sim_block(const void *key, int64_t deadline);
+/* Ends the sleep of up to `count` who sleep on key. Returns how many. Also from hooks. */
+unsigned sim_unblock(const void *key, unsigned count);
+/* A scheduling point, as a system call is: the caller's stores are visible when it returns. */
+void sim_point(const char *what);
+
+/* --- running schedules --- */
+
+struct sim_failure {
+	uint64_t seed;
+	uint64_t hash;
+	char message[SIM_MESSAGE_BYTES];
+};
+
+struct sim_statistics {
+	uint64_t schedules, steps, preemptions;
+	uint64_t hash; /* of all schedules, in their order */
+	double seconds;
+};
+
+/* One schedule. False: it failed. */
+bool sim_run(const struct sim_scenario *scenario, uint64_t seed, struct sim_failure *failure_out);
+
+/* Schedules first, first + 1, … until one fails (false), or `count` have passed. */
+bool sim_explore(const struct sim_scenario *scenario, uint64_t first, uint64_t count,
+	struct sim_statistics *statistics_out, struct sim_failure *failure_out);
+
+/*
+ * Runs a failing seed again, shrinks it to few preemptions, and prints all about it. Returns how
+ * many preemptions are left; -1: it did not fail again as it had.
+ */
+int sim_report(const struct sim_scenario *scenario, const struct sim_failure *failure, bool print);
+
+/* "PCT, 3 change points", of a seed. */
+const char *sim_strategy_text(uint64_t seed);
+
+/* --- tests --- */
+
+struct sim_test {
+	const char *suite, *name;
+	void (*body)(void);
+	struct sim_test *next;
+};
+
+void sim_register(struct sim_test *test);
+
+#define SIM_TEST(suite_, name_)                                                    \
+	static void suite_##_##name_##_body(void);                                 \
+	static struct sim_test suite_##_##name_##_test = {                         \
+		#suite_, #name_, suite_##_##name_##_body, NULL};                   \
+	__attribute__((constructor)) static void suite_##_##name_##_register(void) \
+	{                                                                          \
+		sim_register(&suite_##_##name_##_test);                            \
+	}                                                                          \
+	static void suite_##_##name_##_body(void)
+
+/* Of a test: it has failed, for this reason; it goes on. */
+void sim_test_failed(const char *format, ...) WF_PRINTF(1, 2);
+#define sim_expect(cond, ...) (WF_LIKELY(cond) ? (void)0 : sim_test_failed(__VA_ARGS__))
+
+/* Of a test: no schedule fails. `count` schedules, or those the command line names. */
+void sim_must_pass(const struct sim_scenario *scenario, uint64_t count);
+/*
+ * Of a test: with this bug, a schedule among the first `count` fails, fails again when it is
+ * replayed, and shrinks. Prints which one it was.
+ */
+void sim_must_find(const struct sim_scenario *scenario, enum wf_planted planted, uint64_t count);
+
+#endif
