@@ -101,8 +101,8 @@ TEST_SCRIPTS = {
     "test_readme": "",
 }
 
-# Simulations: programs of test/sim/, each of the named source, the engine and these library sources;
-# "flags" are the compiler's, for all of it. They are compiled in sim mode only.
+# Simulations: programs of test/sim/, compiled in sim mode only: "source" and the engine; "flags" are
+# the compiler's for the source; "with": further sources; "library": the whole scheduler too.
 SIM_ENGINE = ["test/sim/engine.c", "test/sim/explore.c", "test/sim/main.c"]
 SIM = {
     "sim_deque": {"source": "test/sim/sim_deque.c"},
@@ -111,8 +111,14 @@ SIM = {
     "sim_engine": {"source": "test/sim/sim_engine.c"},
     "sim_idle": {"source": "test/sim/sim_idle.c"},
     "sim_injector": {"source": "test/sim/sim_injector.c"},
+    "sim_runtime": {"source": "test/sim/sim_runtime.c",
+                    "with": ["test/sim/rcu.c", "test/sim/registry.c", "test/sim/runtime.c"],
+                    "library": True},
     "sim_spinlock": {"source": "test/sim/sim_spinlock.c"},
 }
+# What stands in for these in a simulation of the whole runtime is in the lines above.
+SIM_REPLACED = {"core/cpu.c", "core/main.c", "core/map.c", "core/registry.c", "core/thread.c",
+                "sync/rcu.c", "timer/clock.c"}
 SIM_SWITCH = ["core/switch_aarch64.S", "core/switch_x86_64.S"]
 
 # Tests that also run as static aarch64 programs, with the library sources each needs.
@@ -447,7 +453,7 @@ class Build:
             if "tuning" in mode:
                 n.variable("tuning_" + name, [
                     tuning_define(o, mode["tuning"].get(o.name, self.values[o.name]))
-                    for o in TUNING])
+                    for o in TUNING] + ["'-DWF_BUILD_CONFIG=\"%s\"'" % name])
         n.comment("build.ninja makes itself again when configure.py changes.")
         n.rule("configure", "python3 configure.py --regenerate $configure_args", generator="1",
                description="CONFIGURE")
@@ -608,13 +614,21 @@ class Build:
         n = self.ninja
         n.comment("Simulations; SEEDS=a..b in the environment chooses other seeds")
         engine = [self.compile("sim", source) for source in SIM_ENGINE + SIM_SWITCH]
-        programs = []
+        programs, objects = [], {}
         for name, made in SIM.items():
             out = self.path("sim", "obj", name + ".o")
             n.build(out, "cc_sim", made["source"], order=["headers"],
                     extra=" ".join(made.get("flags", [])))
-            programs.append(self.program("sim", self.path("sim", "test", name), [out, *engine],
-                                         []))
+            sources = made.get("with", [])
+            if made.get("library"):
+                sources = sources + [source for source in LIBRARY if not source.startswith("io/")
+                                     and source not in SIM_REPLACED and source not in SIM_SWITCH]
+            for source in sources:
+                if source not in objects:
+                    objects[source] = self.compile("sim", source)
+            programs.append(self.program("sim", self.path("sim", "test", name),
+                                         [out, *[objects[source] for source in sources], *engine],
+                                         ["-pthread"]))
         for name, options in (("sim", ""), ("sim-long", "--timeout 1000000")):
             self.always(name, "run_tests", programs, mode="sim", options=options)
         n.build("check-sim", "phony", "sim")

@@ -220,6 +220,8 @@ static bool recheck(struct wf_worker *worker)
 	struct weft_rt *rt = worker->rt;
 	uint32_t phase;
 
+	if (WF_PLANTED(park_without_recheck))
+		return false;
 	/* R1: seq_cst loads all, after the announcing RMW: with the RMWs of those who publish. */
 	if (!wf_injector_is_empty(&worker->inbox) || !wf_injector_is_empty(&rt->injector))
 		return true;

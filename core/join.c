@@ -55,6 +55,10 @@ void wf_join_tell(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *
 	if (!joiner_rt && !(joiner_rt = wf_registry_acquire(slot)))
 		return;
 	joiner = wf_table_at(&joiner_rt->table, index);
+	if (WF_PLANTED(join_claims_any_wait) && joiner) {
+		waiting = wf_u64_load_relaxed(&joiner->claim) & ~(uint64_t)UINT8_MAX;
+		name = waiting;
+	}
 	if (joiner && wf_u64_cas(&joiner->claim, &waiting, name >> 32 << 32 | WF_WINNER_PEER))
 		wf_proc_wake(joiner_rt, worker, joiner, false);
 	if (joiner_rt != rt)

@@ -141,7 +141,8 @@ static bool publish(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc
 	}
 	/* P2: seq_cst, with the closer's RMW on stop_phase: see the top of the file. */
 	wf_u64_store_seq_cst(&p->word, word);
-	if (WF_LIKELY(wf_u32_load_seq_cst(&rt->stop_phase) < WF_CLOSED))
+	if (WF_LIKELY(wf_u32_load_seq_cst(&rt->stop_phase) < WF_CLOSED)
+		|| WF_PLANTED(spawn_ignores_close))
 		return true;
 	do {
 		/*

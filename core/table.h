@@ -27,12 +27,21 @@
 #include "sync/rcu.h"
 
 enum {
+#if defined(WF_ATOMICS_SIM)
+	WF_SEGMENT_SLOTS = 16, /* processes_max is at most 64 there */
+	WF_SEGMENTS_MAX = 4,
+#else
 	WF_SEGMENT_SLOTS = 4096,
 	WF_SEGMENTS_MAX = 1 << (WF_INDEX_BITS - 12),
+#endif
 	WF_CHAIN = 64,               /* headers in a chain of the shared stack */
 	WF_FREE_KEEP_MAX = 65536,    /* more than these a worker gives to the shared stack */
 	WF_FREE_PREFETCH = 6,        /* headers prefetched ahead of the one taken */
+#if defined(WF_ATOMICS_SIM)
+	WF_RETIRE_BATCH = 2,
+#else
 	WF_RETIRE_BATCH = 128,       /* headers that go through one grace period together */
+#endif
 	WF_RETIRE_AGE_NS = 1000000,  /* a batch waits at most this long to fill */
 	WF_RETIRE_HEADERS_MAX = (64 << 20) / 128, /* in a grace period: more slow its spawns */
 };
@@ -89,7 +98,9 @@ WF_INLINE struct wf_proc *wf_table_find(const struct wf_table *table, weft_pid p
 		return NULL;
 	/* L2: acquire, with spawn's publication of the word: fn, arg and ext are visible. */
 	word = wf_u64_load_acquire(&p->word);
-	if (wf_word_generation(word) != wf_pid_generation(pid) || wf_word_phase(word) == WF_FREE)
+	if ((wf_word_generation(word) != wf_pid_generation(pid) &&
+		    !WF_PLANTED(find_any_generation)) ||
+		wf_word_phase(word) == WF_FREE)
 		return NULL;
 	return p;
 }

@@ -62,6 +62,8 @@ static void wake_remote(struct wf_worker *owner, struct wf_proc *p, bool token)
 	 */
 	do {
 		new = (old & ~(uint32_t)WF_REMOTE_PLACE) | WF_REMOTE_PENDING;
+		if (WF_PLANTED(wake_lost_when_pending) && (old & WF_REMOTE_PLACE))
+			new = old;
 		if (token)
 			new |= WF_REMOTE_TOKEN;
 	} while (!wf_u32_cas(&p->remote, &old, new));
@@ -215,9 +217,15 @@ void wf_proc_drained(struct wf_worker *worker, struct wf_proc *p)
 	 * this drain does not touch its link (read before). It must be an RMW: a plain store of
 	 * NONE loses a wake that makes LINKED PENDING in between. The token bit is weft_park()'s.
 	 */
-	uint32_t old = wf_u32_fetch_and(&p->remote, ~(uint32_t)WF_REMOTE_PLACE);
+	uint32_t old;
 	uint64_t word;
 
+	if (WF_PLANTED(wake_drain_by_store)) {
+		old = wf_u32_load_acquire(&p->remote);
+		wf_u32_store_release(&p->remote, old & ~(uint32_t)WF_REMOTE_PLACE);
+	} else {
+		old = wf_u32_fetch_and(&p->remote, ~(uint32_t)WF_REMOTE_PLACE);
+	}
 	if ((old & WF_REMOTE_PLACE) != WF_REMOTE_PENDING)
 		return; /* a run has served it already */
 	word = wf_u64_load_acquire(&p->word);

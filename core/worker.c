@@ -644,6 +644,9 @@ static unsigned run_batch(struct wf_worker *worker)
 
 		if (!p)
 			break;
+		/* A search has found something: who relied on it is told before this one runs. */
+		if (WF_UNLIKELY(worker->searching))
+			wf_worker_search_end(worker);
 		worker->direct_left = last - picks;
 		run_one(worker, p);
 		picks = last - worker->direct_left + 1;

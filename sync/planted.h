@@ -28,6 +28,13 @@ enum wf_planted {
 	WF_PLANTED_idle_directed_asks_searchers, /* D2 as if any searcher would do */
 	/* sync/spinlock.h */
 	WF_PLANTED_spinlock_unlock_by_store,
+	/* core/ */
+	WF_PLANTED_wake_drain_by_store,    /* W6: NONE is stored, not exchanged */
+	WF_PLANTED_wake_lost_when_pending, /* W3: LINKED stays LINKED */
+	WF_PLANTED_find_any_generation,    /* an old id finds the header's next process */
+	WF_PLANTED_join_claims_any_wait,   /* C1: the number of the wait is not compared */
+	WF_PLANTED_spawn_ignores_close,    /* P2: the phase is not read again */
+	WF_PLANTED_park_without_recheck,   /* P3 */
 	WF_PLANTED_COUNT,
 };
 

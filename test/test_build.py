@@ -161,7 +161,8 @@ class Generated(unittest.TestCase):
         listed |= {"examples/%s.c" % name for name in configure.EXAMPLES}
         listed |= {"test/%s.c" % name for name in configure.TESTS}
         listed |= {"test/%s.py" % name for name in configure.TEST_SCRIPTS}
-        listed |= {made["source"] for made in configure.SIM.values()} | set(configure.SIM_ENGINE)
+        for made in configure.SIM.values():
+            listed |= {made["source"], *made.get("with", []), *configure.SIM_ENGINE}
         listed |= {source for sources in configure.PERF.values() for source in sources}
         found = set()
         for folder in ("sync", "timer", "core", "io", "examples", "test", "perf"):

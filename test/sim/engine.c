@@ -44,6 +44,8 @@ enum {
 	TRACE_SHOWN_PER_THREAD = 12,
 	IDLE_ROUNDS_MAX = 2000,
 	IN_A_ROW_MAX = 500,
+	ARENA_BYTES = 16 << 20,
+	GRAIN_BYTES = 64, /* what is freed is known by */
 	STEP_NS = 100,
 	NOBODY = SIM_THREADS_MAX,
 };
@@ -81,6 +83,8 @@ struct thread {
 	const void *key;  /* sleeps on it */
 	int64_t deadline; /* of the sleep */
 	bool timed_out;
+	void (*fn)(void *arg); /* NULL: the scenario's */
+	void *arg;
 };
 
 struct traced {
@@ -118,6 +122,7 @@ static struct {
 	unsigned turn;
 	struct sim_recording *recording;
 	unsigned in_a_row; /* operations of this thread */
+	size_t arena_used, arena_live;
 	void *director_sp, *caller_sp;
 	struct sim_outcome *outcome;
 	uint32_t trace_count;
@@ -125,6 +130,9 @@ static struct {
 } sim;
 
 static WF_ALIGNED(GUARD_BYTES) char stacks[SIM_THREADS_MAX + 1][GUARD_BYTES + STACK_BYTES];
+
+static WF_ALIGNED(GUARD_BYTES) char arena[ARENA_BYTES];
+static bool freed[ARENA_BYTES / GRAIN_BYTES];
 
 enum wf_planted wf_planted;
 
@@ -265,6 +273,14 @@ void sim_trace_print(void)
 }
 
 /* --- memory --- */
+
+WF_INLINE void check_address(const void *address)
+{
+	size_t offset = (size_t)((const char *)address - arena);
+
+	if (WF_UNLIKELY(offset < ARENA_BYTES && freed[offset / GRAIN_BYTES]))
+		sim_fail("freed memory is touched");
+}
 
 WF_INLINE uint64_t read_memory(const void *address, unsigned bytes)
 {
@@ -550,7 +566,13 @@ static void thread_main(void *value)
 	unsigned self = sim.self, next;
 
 	(void)value;
-	sim.scenario->thread(self);
+	if (sim.threads[self].fn != NULL) {
+		sim.threads[self].fn(sim.threads[self].arg);
+		drain(self); /* whoever joins it sees all it did */
+	} else {
+		sim.scenario->thread(self);
+	}
+	(void)sim_unblock(&sim.threads[self], SIM_THREADS_MAX);
 	/* Its stores still leave the buffer one by one. */
 	sim.threads[self].points++;
 	sim.runnable &= ~bit(self);
@@ -571,6 +593,7 @@ uint64_t wf_sim_load(const void *address, unsigned bytes, enum wf_sim_order orde
 
 	(void)order; /* all loads are alike on x86-64 */
 	point();
+	check_address(address);
 	thread = &sim.threads[sim.self];
 	value = read_memory(address, bytes);
 	for (unsigned i = thread->count; i-- > 0;) {
@@ -595,6 +618,7 @@ void wf_sim_store(void *address, unsigned bytes, uint64_t value, enum wf_sim_ord
 		return;
 	}
 	point();
+	check_address(address);
 	note(STORE, sim.self, function, line, address, 0, value);
 	if (sim.self == NOBODY) {
 		write_memory(address, bytes, value);
@@ -615,6 +639,7 @@ uint64_t wf_sim_rmw(void *address, unsigned bytes, enum wf_sim_rmw what, uint64_
 
 	point();
 	drain(sim.self);
+	check_address(address);
 	before = read_memory(address, bytes);
 	switch (what) {
 	case WF_SIM_EXCHANGE:
@@ -644,6 +669,7 @@ uint64_t wf_sim_cas(void *address, unsigned bytes, uint64_t expected, uint64_t d
 
 	point();
 	drain(sim.self);
+	check_address(address);
 	before = read_memory(address, bytes);
 	note(COMPARE_AND_SWAP, sim.self, function, line, address, before,
 		before == expected ? desired : before);
@@ -757,12 +783,77 @@ void wf_sim_futex_wake(wf_atomic_u32 *word, int count, const char *function, int
 	(void)sim_unblock(word, (unsigned)count);
 }
 
-/* --- a schedule --- */
+/* --- more threads --- */
 
 static void *context(unsigned number, void (*entry)(void *))
 {
 	return wf_context_make(stacks[number] + GUARD_BYTES + STACK_BYTES, entry);
 }
+
+unsigned sim_thread_start(void (*fn)(void *arg), void *arg)
+{
+	unsigned number = sim.thread_count;
+
+	point();
+	drain(sim.self);
+	if (number == SIM_THREADS_MAX)
+		sim_fail("more than %d virtual threads", SIM_THREADS_MAX);
+	note(CALL, sim.self, "thread start", 0, NULL, 0, number);
+	sim.thread_count++;
+	sim.threads[number].fn = fn;
+	sim.threads[number].arg = arg;
+	sim.threads[number].sp = context(number, thread_main);
+	sim.runnable |= bit(number);
+	return number;
+}
+
+void sim_thread_join(unsigned number)
+{
+	sim_point("thread join");
+	while (!(sim.ended & bit(number)))
+		(void)sim_block(&sim.threads[number], SIM_FOREVER);
+}
+
+unsigned sim_thread_self(void)
+{
+	return sim.self;
+}
+
+/* --- memory that is checked --- */
+
+void *sim_alloc(size_t alignment, size_t bytes, int fill)
+{
+	size_t start;
+
+	if (alignment < GRAIN_BYTES)
+		alignment = GRAIN_BYTES;
+	start = (sim.arena_used + alignment - 1) & ~(alignment - 1);
+	if (start + bytes > ARENA_BYTES)
+		return NULL;
+	sim.arena_used = start + ((bytes + GRAIN_BYTES - 1) & ~(size_t)(GRAIN_BYTES - 1));
+	sim.arena_live += bytes;
+	if (fill >= 0)
+		memset(arena + start, fill, bytes);
+	return arena + start;
+}
+
+void sim_free(void *memory, size_t bytes)
+{
+	size_t start = (size_t)((char *)memory - arena) / GRAIN_BYTES;
+	size_t grains = (bytes + GRAIN_BYTES - 1) / GRAIN_BYTES;
+
+	if (start + grains > ARENA_BYTES / GRAIN_BYTES || freed[start])
+		sim_fail("what is freed was not allocated, or is freed again");
+	memset(freed + start, true, grains);
+	sim.arena_live -= bytes;
+}
+
+size_t sim_allocated_bytes(void)
+{
+	return sim.arena_live;
+}
+
+/* --- a schedule --- */
 
 static enum sim_quiet ask(void)
 {
@@ -825,6 +916,8 @@ static void reset(const struct sim_scenario *scenario, const struct sim_plan *pl
 	sim.idle_rounds = 0;
 	sim.turn_left = plan->quantum;
 	sim.in_a_row = 0;
+	memset(freed, false, sim.arena_used / GRAIN_BYTES);
+	sim.arena_used = sim.arena_live = 0;
 	sim.trace_count = 0;
 	for (unsigned i = 0; i <= SIM_THREADS_MAX; i++) {
 		struct thread *thread = &sim.threads[i];
@@ -833,6 +926,7 @@ static void reset(const struct sim_scenario *scenario, const struct sim_plan *pl
 		thread->points = 0;
 		thread->key = NULL;
 		thread->timed_out = false;
+		thread->fn = NULL;
 		thread->random = sim_mix(&random);
 	}
 	for (unsigned i = 0; i < scenario->threads; i++)

@@ -68,6 +68,24 @@ unsigned sim_unblock(const void *key, unsigned count);
 /* A scheduling point, as a system call is: the caller's stores are visible when it returns. */
 void sim_point(const char *what);
 
+/* --- more threads, and memory --- */
+
+/* One more virtual thread, while a schedule runs. Returns its number. */
+unsigned sim_thread_start(void (*fn)(void *arg), void *arg);
+/* Waits until it has ended. */
+void sim_thread_join(unsigned number);
+/* Of the caller; SIM_THREADS_MAX outside. */
+unsigned sim_thread_self(void);
+
+/*
+ * Memory that the next schedule finds unused. Freed memory is not given out again in this schedule,
+ * and an atomic operation on it is a failure. `fill`: with what; -1: nothing.
+ */
+void *sim_alloc(size_t alignment, size_t bytes, int fill);
+void sim_free(void *memory, size_t bytes);
+/* Bytes that have not been freed. */
+size_t sim_allocated_bytes(void);
+
 /* --- running schedules --- */
 
 struct sim_failure {

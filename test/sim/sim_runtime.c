@@ -1,0 +1,677 @@
+/*
+ * The whole runtime: the real scheduler, table, park and wake, join, cancel, stop, on virtual
+ * threads. Each schedule makes a runtime, does something with it, and destroys it.
+ *
+ * What is checked in every schedule: nobody sleeps for ever (a lost wake), a process runs on one
+ * worker at a time, a park ends only by a wake, a sleep not before its time, each process ends once
+ * with its own result, all counts come out even (or the runtime would not end), all memory is given
+ * back, and none is touched afterwards.
+ */
+#include "test/sim/runtime.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "sync/futex.h"
+
+enum { STEPS_MAX = 200000, BODIES_MAX = 8 };
+
+/* One process of a scenario. */
+struct body {
+	weft_pid pid;
+	wf_atomic_u32 flag; /* what it waits for */
+	unsigned inside;    /* how many run it now */
+	unsigned runs;      /* begun */
+	unsigned ended;
+};
+
+static struct {
+	weft_rt *rt;
+	struct body bodies[BODIES_MAX];
+	unsigned refused;
+	unsigned pokers;
+	wf_atomic_u32 ready, created;
+} s;
+
+static void setup(void)
+{
+	sim_runtime_reset();
+	memset(&s, 0, sizeof(s));
+}
+
+static void create(unsigned workers)
+{
+	int r = weft_rt_create(sim_runtime_opts(workers), &s.rt);
+
+	sim_check(r == 0, "weft_rt_create: %d", r);
+	wf_u32_store_release(&s.created, 1);
+	wf_futex_wake(&s.created, SIM_THREADS_MAX);
+}
+
+/* Other foreign threads: until the coordinator has made the runtime. */
+static void await_created(void)
+{
+	while (wf_u32_load_acquire(&s.created) == 0)
+		(void)wf_futex_sleep(&s.created, 0, WF_FUTEX_FOREVER);
+}
+
+static void destroy(void)
+{
+	int r = weft_rt_destroy(s.rt, WEFT_FOREVER);
+
+	sim_check(r == 0, "weft_rt_destroy: %d", r);
+}
+
+/* A process is on one worker at a time: around what runs between two calls that may park. */
+static void enter(struct body *body)
+{
+	sim_check(body->inside == 0, "two workers run one process");
+	body->inside++;
+}
+
+static void leave(struct body *body)
+{
+	sim_check(body->inside == 1, "a process was left twice");
+	body->inside--;
+}
+
+static void begin(struct body *body)
+{
+	enter(body);
+	sim_check(++body->runs == 1, "a process runs twice");
+}
+
+static int end(struct body *body, int result)
+{
+	sim_check(++body->ended == 1, "a process ends twice");
+	leave(body);
+	return result;
+}
+
+static int number_of(const struct body *body)
+{
+	return (int)(body - s.bodies);
+}
+
+static void join(struct body *body)
+{
+	int result = -1;
+	int r = weft_join(body->pid, &result, WEFT_FOREVER);
+
+	sim_check(r == 0, "weft_join: %d", r);
+	sim_check(result == number_of(body), "a result of another process");
+	sim_check(body->ended == 1, "joined before it has ended");
+}
+
+static void spawn_foreign(struct body *body, weft_fn fn, const struct weft_spawn_opts *opts)
+{
+	int r = weft_rt_spawn(s.rt, fn, body, opts, &body->pid);
+
+	sim_check(r == 0, "weft_rt_spawn: %d", r);
+}
+
+static struct weft_spawn_opts on_worker(unsigned worker, unsigned flags)
+{
+	return (struct weft_spawn_opts){
+		.size = sizeof(struct weft_spawn_opts), .worker = worker, .flags = flags};
+}
+
+static const struct weft_spawn_opts movable = {
+	.size = sizeof(struct weft_spawn_opts), .flags = WEFT_MOVABLE};
+
+/* --- spawn and join --- */
+
+static int leaf(void *arg)
+{
+	struct body *body = arg;
+
+	begin(body);
+	return end(body, number_of(body));
+}
+
+static int parent(void *arg)
+{
+	struct body *body = arg;
+
+	begin(body);
+	for (int i = 1; i < 4; i++) {
+		int r = weft_spawn(leaf, &s.bodies[i], &s.bodies[i].pid);
+
+		sim_check(r == 0, "weft_spawn: %d", r);
+	}
+	for (int i = 1; i < 4; i++) {
+		leave(body);
+		join(&s.bodies[i]);
+		enter(body);
+	}
+	return end(body, number_of(body));
+}
+
+static void spawn_and_join(unsigned unused)
+{
+	(void)unused;
+	create(2);
+	spawn_foreign(&s.bodies[0], parent, NULL);
+	join(&s.bodies[0]);
+	destroy();
+}
+
+static const struct sim_scenario spawning = {
+	"spawn, join", 1, setup, spawn_and_join, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, children_are_joined)
+{
+	sim_must_pass(&spawning, 500);
+}
+
+static void spawn_and_join_movable(unsigned unused)
+{
+	(void)unused;
+	create(2);
+	spawn_foreign(&s.bodies[0], parent, &movable);
+	join(&s.bodies[0]);
+	destroy();
+}
+
+static const struct sim_scenario spawning_movable = {"spawn, join, movable", 1, setup,
+	spawn_and_join_movable, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, a_movable_parent_joins_its_children)
+{
+	sim_must_pass(&spawning_movable, 500);
+}
+
+/* --- park and wake --- */
+
+/* Parks until so many have poked it. Every weft_park() that returns was woken. */
+static int sleeper(void *arg)
+{
+	struct body *body = arg;
+
+	begin(body);
+	while (wf_u32_load_relaxed(&body->flag) < s.pokers) {
+		int r;
+
+		leave(body);
+		r = weft_park(WEFT_FOREVER);
+		enter(body);
+		sim_check(r == 0, "weft_park: %d", r);
+	}
+	return end(body, number_of(body));
+}
+
+/* What a poker writes is seen by the run that its wake causes. */
+static void poke(void)
+{
+	(void)wf_u32_fetch_add(&s.bodies[0].flag, 1);
+	(void)weft_wake(s.bodies[0].pid);
+}
+
+static int poker(void *arg)
+{
+	struct body *body = arg;
+
+	begin(body);
+	poke();
+	return end(body, number_of(body));
+}
+
+/* From its own worker, another one and a foreign thread at once: S11. */
+static void wake_sticky(unsigned number)
+{
+	struct weft_spawn_opts first = on_worker(1, 0), second = on_worker(2, 0);
+
+	if (number == 1) {
+		while (wf_u32_load_acquire(&s.ready) == 0)
+			(void)wf_futex_sleep(&s.ready, 0, WF_FUTEX_FOREVER);
+		poke();
+		return;
+	}
+	s.pokers = 3;
+	create(2);
+	spawn_foreign(&s.bodies[0], sleeper, &first);
+	wf_u32_store_release(&s.ready, 1);
+	wf_futex_wake(&s.ready, 1);
+	spawn_foreign(&s.bodies[1], poker, &second);
+	spawn_foreign(&s.bodies[2], poker, &first);
+	for (int i = 0; i < 3; i++)
+		join(&s.bodies[i]);
+	destroy();
+}
+
+static const struct sim_scenario waking = {
+	"wakes of a sticky fiber", 2, setup, wake_sticky, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, a_sticky_fiber_misses_no_wake)
+{
+	sim_must_pass(&waking, 500);
+}
+
+static void wake_movable(unsigned number)
+{
+	if (number == 1) {
+		while (wf_u32_load_acquire(&s.ready) == 0)
+			(void)wf_futex_sleep(&s.ready, 0, WF_FUTEX_FOREVER);
+		poke();
+		return;
+	}
+	s.pokers = 2;
+	create(2);
+	spawn_foreign(&s.bodies[0], sleeper, &movable);
+	wf_u32_store_release(&s.ready, 1);
+	wf_futex_wake(&s.ready, 1);
+	spawn_foreign(&s.bodies[1], poker, &movable);
+	join(&s.bodies[0]);
+	join(&s.bodies[1]);
+	destroy();
+}
+
+static const struct sim_scenario waking_movable = {
+	"wakes of a movable fiber", 2, setup, wake_movable, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, a_movable_fiber_misses_no_wake)
+{
+	sim_must_pass(&waking_movable, 500);
+}
+
+/* --- time --- */
+
+/* A wake or the deadline, whatever comes first; then a sleep, which nothing may shorten. */
+static int napper(void *arg)
+{
+	struct body *body = arg;
+	weft_time deadline = weft_after(WEFT_US(20));
+	int r;
+
+	begin(body);
+	leave(body);
+	r = weft_park(deadline);
+	enter(body);
+	sim_check(r == 0 || r == -ETIME, "weft_park: %d", r);
+	sim_check(r == 0 || weft_now() >= deadline, "a deadline came early");
+	deadline = weft_after(WEFT_US(10));
+	leave(body);
+	r = weft_sleep_until(deadline);
+	enter(body);
+	sim_check(r == 0, "weft_sleep_until: %d", r);
+	sim_check(weft_now() >= deadline, "a sleep ended early");
+	return end(body, number_of(body));
+}
+
+static void nap(bool is_movable)
+{
+	struct weft_spawn_opts first = on_worker(1, 0), second = on_worker(2, 0);
+
+	create(2);
+	spawn_foreign(&s.bodies[0], napper, is_movable ? &movable : &first);
+	spawn_foreign(&s.bodies[1], poker, is_movable ? &movable : &second);
+	(void)weft_wake(s.bodies[0].pid);
+	join(&s.bodies[0]);
+	join(&s.bodies[1]);
+	destroy();
+}
+
+static void nap_sticky(unsigned unused)
+{
+	(void)unused;
+	nap(false);
+}
+
+static void nap_movable(unsigned unused)
+{
+	(void)unused;
+	nap(true);
+}
+
+static const struct sim_scenario napping = {
+	"deadline or wake", 1, setup, nap_sticky, NULL, sim_runtime_check, STEPS_MAX};
+static const struct sim_scenario napping_movable = {
+	"deadline or wake, movable", 1, setup, nap_movable, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, a_sleep_is_never_short)
+{
+	sim_must_pass(&napping, 500);
+	sim_must_pass(&napping_movable, 500);
+}
+
+/* A join that gives up while its process ends, and then a sleep: the late claim must miss it. */
+static int impatient(void *arg)
+{
+	struct body *body = arg;
+	weft_time deadline;
+	int r, result = -1;
+
+	begin(body);
+	r = weft_spawn_with(leaf, &s.bodies[1], NULL, &s.bodies[1].pid) == 0
+		    ? weft_join(s.bodies[1].pid, &result, weft_after(WEFT_US(2)))
+		    : -1;
+	sim_check(r == 0 || r == -ETIME, "weft_join: %d", r);
+	sim_check(r != 0 || result == 1, "a result of another process");
+	deadline = weft_after(WEFT_US(10));
+	sim_check(weft_sleep_until(deadline) == 0, "the sleep was ended");
+	sim_check(weft_now() >= deadline, "a sleep ended early");
+	if (r == -ETIME)
+		join(&s.bodies[1]);
+	return end(body, number_of(body));
+}
+
+static void give_up(unsigned unused)
+{
+	struct weft_spawn_opts first = on_worker(1, 0);
+
+	(void)unused;
+	create(2);
+	spawn_foreign(&s.bodies[0], impatient, &first);
+	join(&s.bodies[0]);
+	destroy();
+}
+
+static const struct sim_scenario giving_up = {
+	"a join that gives up", 1, setup, give_up, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, a_join_that_gives_up_is_not_claimed_later)
+{
+	sim_must_pass(&giving_up, 500);
+}
+
+/* --- a worker that is blocked --- */
+
+/* Blocks its worker, against all advice, until another process has run: on the other worker. */
+static int blocker(void *arg)
+{
+	struct body *body = arg;
+
+	begin(body);
+	while (wf_u32_load_acquire(&s.bodies[1].flag) == 0)
+		(void)wf_futex_sleep(&s.bodies[1].flag, 0, WF_FUTEX_FOREVER);
+	return end(body, number_of(body));
+}
+
+static int unblocker(void *arg)
+{
+	struct body *body = arg;
+
+	begin(body);
+	wf_u32_store_release(&body->flag, 1);
+	wf_futex_wake(&body->flag, 1);
+	return end(body, number_of(body));
+}
+
+static void block(unsigned unused)
+{
+	(void)unused;
+	create(2);
+	spawn_foreign(&s.bodies[0], blocker, NULL);
+	spawn_foreign(&s.bodies[1], unblocker, NULL);
+	join(&s.bodies[0]);
+	join(&s.bodies[1]);
+	destroy();
+}
+
+static const struct sim_scenario blocking = {
+	"a worker is blocked", 1, setup, block, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, a_blocked_worker_keeps_nothing_from_the_other)
+{
+	sim_must_pass(&blocking, 500);
+}
+
+/* --- ids --- */
+
+/* Nobody wakes it: its park must not end before the deadline. */
+static int unwoken(void *arg)
+{
+	struct body *body = arg;
+	int r;
+
+	begin(body);
+	leave(body);
+	r = weft_park(weft_after(WEFT_US(5)));
+	enter(body);
+	sim_check(r == -ETIME, "a wake of another process: %d", r);
+	return end(body, number_of(body));
+}
+
+/* Makes headers come back through their grace period, and uses them again. */
+static int recycler(void *arg)
+{
+	struct body *body = arg;
+
+	begin(body);
+	for (unsigned i = 1; i < 7; i++) {
+		int r = weft_spawn(i < 3 ? leaf : unwoken, &s.bodies[i], &s.bodies[i].pid);
+
+		sim_check(r == 0, "weft_spawn: %d", r);
+		leave(body);
+		join(&s.bodies[i]);
+		enter(body);
+		if (i == 2) {
+			wf_u32_store_release(&s.ready, 1);
+			wf_futex_wake(&s.ready, 1);
+		}
+	}
+	return end(body, number_of(body));
+}
+
+/* Ids of processes that have ended are used while their headers serve others. */
+static void stale_ids(unsigned number)
+{
+	if (number == 1) {
+		while (wf_u32_load_acquire(&s.ready) == 0)
+			(void)wf_futex_sleep(&s.ready, 0, WF_FUTEX_FOREVER);
+		for (int i = 0; i < 6; i++)
+			sim_check(weft_wake(s.bodies[1 + i % 2].pid) == -ESRCH,
+				"an old id found a process");
+		return;
+	}
+	create(1);
+	spawn_foreign(&s.bodies[0], recycler, NULL);
+	join(&s.bodies[0]);
+	sim_thread_join(1);
+	destroy();
+}
+
+static const struct sim_scenario stale = {
+	"stale ids", 2, setup, stale_ids, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, a_stale_id_reaches_nobody)
+{
+	sim_must_pass(&stale, 500);
+}
+
+/* --- cancel and stop --- */
+
+static int until_cancelled(void *arg)
+{
+	struct body *body = arg;
+	int r;
+
+	begin(body);
+	do {
+		leave(body);
+		r = weft_park(WEFT_FOREVER);
+		enter(body);
+	} while (r == 0);
+	sim_check(r == -ECANCELED, "weft_park: %d", r);
+	return end(body, number_of(body));
+}
+
+static void cancel_it(unsigned unused)
+{
+	struct weft_spawn_opts first = on_worker(1, 0);
+
+	(void)unused;
+	create(2);
+	spawn_foreign(&s.bodies[0], until_cancelled, &first);
+	spawn_foreign(&s.bodies[1], until_cancelled, &movable);
+	sim_check(weft_cancel(s.bodies[0].pid) == 0, "nobody to cancel");
+	(void)weft_wake(s.bodies[0].pid);
+	(void)weft_wake(s.bodies[1].pid);
+	sim_check(weft_cancel(s.bodies[1].pid) == 0, "nobody to cancel");
+	join(&s.bodies[0]);
+	join(&s.bodies[1]);
+	destroy();
+}
+
+static const struct sim_scenario cancelling = {
+	"cancel", 1, setup, cancel_it, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, a_cancelled_process_hears_of_it)
+{
+	sim_must_pass(&cancelling, 500);
+}
+
+/* Foreign spawns race with a stop: each is refused, or runs and is cancelled. */
+static void stop_it(unsigned number)
+{
+	if (number == 1) {
+		await_created();
+		for (unsigned i = 0; i < 2; i++) {
+			int r = weft_rt_spawn(s.rt, until_cancelled, &s.bodies[i], NULL, NULL);
+
+			sim_check(r == 0 || r == -ESHUTDOWN, "weft_rt_spawn: %d", r);
+			s.refused += r != 0;
+		}
+		return;
+	}
+	create(2);
+	sim_check(weft_rt_stop(s.rt, 0, WEFT_FOREVER) == 0, "weft_rt_stop");
+	sim_thread_join(1);
+	destroy();
+}
+
+static void check_stopped(void)
+{
+	unsigned ended = 0;
+
+	for (unsigned i = 0; i < 2; i++) {
+		sim_check(s.bodies[i].runs == s.bodies[i].ended, "a process was cut off");
+		ended += s.bodies[i].ended;
+	}
+	sim_check(ended + s.refused == 2, "%u ended, %u were refused", ended, s.refused);
+	sim_runtime_check();
+}
+
+static const struct sim_scenario stopping = {
+	"stop beside foreign spawns", 2, setup, stop_it, NULL, check_stopped, STEPS_MAX};
+
+SIM_TEST(runtime, a_stop_forgets_no_spawn)
+{
+	sim_must_pass(&stopping, 500);
+}
+
+/* Spawns by a process race with a stop. */
+static int spawner(void *arg)
+{
+	struct body *body = arg;
+
+	begin(body);
+	for (unsigned i = 1; i < 4; i++) {
+		int r = weft_spawn(until_cancelled, &s.bodies[i], NULL);
+
+		sim_check(r == 0 || r == -ESHUTDOWN, "weft_spawn: %d", r);
+		s.refused += r != 0;
+		leave(body);
+		(void)weft_yield();
+		enter(body);
+	}
+	return end(body, number_of(body));
+}
+
+static void stop_spawner(unsigned unused)
+{
+	(void)unused;
+	create(2);
+	spawn_foreign(&s.bodies[0], spawner, NULL);
+	sim_check(weft_rt_stop(s.rt, 0, WEFT_FOREVER) == 0, "weft_rt_stop");
+	destroy();
+}
+
+static void check_spawner(void)
+{
+	unsigned ended = 0;
+
+	for (unsigned i = 1; i < 4; i++)
+		ended += s.bodies[i].ended;
+	sim_check(s.bodies[0].ended == 0 || ended + s.refused == 3, "%u ended, %u were refused",
+		ended, s.refused);
+	sim_runtime_check();
+}
+
+static const struct sim_scenario stopping_spawner = {
+	"stop beside a spawning process", 1, setup, stop_spawner, NULL, check_spawner, STEPS_MAX};
+
+SIM_TEST(runtime, a_stop_forgets_no_child)
+{
+	sim_must_pass(&stopping_spawner, 500);
+}
+
+/* --- the end --- */
+
+/* Without a stop: the runtime ends when nothing is alive, not before. */
+static void run_out(unsigned unused)
+{
+	(void)unused;
+	create(2);
+	for (unsigned i = 0; i < 2; i++)
+		sim_check(weft_rt_spawn(s.rt, leaf, &s.bodies[i], NULL, NULL) == 0, "spawn");
+	sim_check(weft_rt_run(s.rt) == 0, "weft_rt_run");
+	for (unsigned i = 0; i < 2; i++)
+		sim_check(s.bodies[i].ended == 1, "the runtime has ended, process %u has not", i);
+	destroy();
+}
+
+static const struct sim_scenario running_out = {
+	"run until nothing is alive", 1, setup, run_out, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, it_ends_when_nothing_is_alive)
+{
+	sim_must_pass(&running_out, 500);
+}
+
+/* --- planted --- */
+
+SIM_TEST(runtime, planted_drain_by_store)
+{
+	sim_must_find(&waking, WF_PLANTED_wake_drain_by_store, 100000);
+}
+
+SIM_TEST(runtime, planted_wake_of_a_linked_process_lost)
+{
+	sim_must_find(&waking, WF_PLANTED_wake_lost_when_pending, 100000);
+}
+
+SIM_TEST(runtime, planted_generation_not_compared)
+{
+	sim_must_find(&stale, WF_PLANTED_find_any_generation, 1000);
+}
+
+SIM_TEST(runtime, planted_claim_of_any_wait)
+{
+	sim_must_find(&giving_up, WF_PLANTED_join_claims_any_wait, 100000);
+}
+
+SIM_TEST(runtime, planted_close_not_read_again)
+{
+	sim_must_find(&stopping, WF_PLANTED_spawn_ignores_close, 10000);
+}
+
+SIM_TEST(runtime, planted_park_without_recheck)
+{
+	sim_must_find(&spawning, WF_PLANTED_park_without_recheck, 10000);
+}
+
+SIM_TEST(runtime, planted_park_by_store)
+{
+	sim_must_find(&spawning, WF_PLANTED_idle_park_by_store, 10000);
+}
+
+SIM_TEST(runtime, planted_directed_wake_asks_for_searchers)
+{
+	sim_must_find(&waking, WF_PLANTED_idle_directed_asks_searchers, 10000);
+}
+
+SIM_TEST(runtime, planted_last_searcher_wakes_nobody)
+{
+	sim_must_find(&blocking, WF_PLANTED_idle_last_searcher_silent, 10000);
+}
