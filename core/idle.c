@@ -92,10 +92,14 @@ void wf_worker_search_end(struct wf_worker *worker)
 		wf_rt_wake_for_work(worker->rt);
 }
 
-/* Work that was found goes to the ring's back: nothing stealable is ever kept out of sight. */
+/*
+ * Work that was found: the first runs next, the rest is in the ring. Were the first put there too,
+ * two idle workers could steal the last process from each other for ever.
+ */
 static void found(struct wf_worker *worker, struct wf_proc *p)
 {
-	wf_worker_push_ring(worker, p);
+	WF_ASSERT(!worker->picked); /* or it would not have searched */
+	worker->picked = p;
 	wf_deque_publish(&worker->ring);
 	wf_worker_search_end(worker);
 }

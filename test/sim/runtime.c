@@ -64,6 +64,12 @@ int wf_thread_start(pthread_t *thread_out, void (*fn)(void *arg), void *arg)
 	return 0;
 }
 
+const char *wf_thread_remedy(int error)
+{
+	(void)error;
+	return "";
+}
+
 void wf_thread_join(pthread_t thread)
 {
 	sim_thread_join((unsigned)thread);
