@@ -329,6 +329,9 @@ PACKAGES = {
         "libc6-dev-arm64-cross": "/usr/aarch64-linux-gnu/include/unistd.h",
         "qemu-user": "qemu-aarch64",
     },
+    "models": {
+        "spin": "spin",
+    },
 }
 
 
@@ -633,6 +636,11 @@ class Build:
             self.always(name, "run_tests", programs, mode="sim", options=options)
         n.build("check-sim", "phony", "sim")
 
+    def models(self):
+        self.ninja.comment("check-models: spin on the models of the protocols")
+        self.always("check-models", "command", "test/models/run.py",
+                    command="python3 test/models/run.py")
+
     def everything(self):
         self.header()
         self.rules()
@@ -642,6 +650,7 @@ class Build:
         self.products(*made["release"][:2])
         self.measurements(*made["release"][:2])
         self.strict()
+        self.models()
         n = self.ninja
         n.comment("Tests")
         library, examples, programs = made["dev"]
@@ -742,6 +751,7 @@ def targets_text():
              "  install         to DESTDIR and the prefix; uninstall removes",
              "  check-clang     everything by gcc and clang with more warnings, as errors",
              "  check-tuning    tuning options at other values",
+             "  check-models    the protocols' models, as they are and with each step removed",
              "  check-<mode>    the tests in that mode:"]
     lines += ["    %-14s%s" % (name, mode["use"]) for name, mode in MODES.items()]
     lines += ["", "exit status: 0; 2 for a wrong option; 1 if a package, a file or a program is"
@@ -753,7 +763,7 @@ def parse_arguments(argv):
     parser = Parser(prog="configure.py", allow_abbrev=False, description=__doc__.splitlines()[0],
                     epilog=targets_text(), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deps", nargs="?", const="test", metavar="GROUPS",
-                        help="only install the packages (Debian): test (default), perf, cross, or"
+                        help="only install the packages (Debian): test (default), perf, cross, models, or"
                         " several with commas")
     parser.add_argument("--prefix", default="/usr/local", help="where to install [%(default)s]")
     parser.add_argument("--libdir", default="lib",
@@ -819,8 +829,9 @@ def main(argv):
     if args.deps is not None:
         groups = args.deps.split(",")
         for group in groups:
-            if group not in ("test", "perf", "cross"):
-                fail("--deps=%s: must be of test, perf, cross" % args.deps)
+            if group == "build" or group not in PACKAGES:
+                fail("--deps=%s: must be of %s" % (
+                    args.deps, ", ".join(name for name in PACKAGES if name != "build")))
         return install_packages(["build", *groups])
     values = tuning_values(args)
     check_words(args)

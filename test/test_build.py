@@ -76,7 +76,7 @@ class Options(unittest.TestCase):
                 (["--bogus"], "unknown option --bogus"),
                 (["--ring=8"], "unknown option --ring=8"),
                 (["--budget"], "argument --budget: expected one argument"),
-                (["--deps=all"], "--deps=all: must be of test, perf, cross"),
+                (["--deps=all"], "--deps=all: must be of test, perf, cross, models"),
                 (["--march=a b"], "--march=a b: must be the name of a CPU"),
                 (["--prefix=usr"], "--prefix=usr: must be absolute"),
                 (["--build-dir=../b"], "--build-dir=../b: must be a plain path in the tree")):
