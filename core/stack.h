@@ -158,6 +158,19 @@ bool wf_stack_in_guard(const struct wf_stack *stack, const void *address);
  */
 size_t wf_stack_high_water_bytes(const struct wf_stack *stack, const struct wf_stack_depot *depot);
 
+/*
+ * Touches the running fiber's stack as far down as a switch away from here will write. An overflow
+ * faults here, where it can be said whose it is.
+ */
+#if WF_ASAN || WF_TSAN
+void wf_stack_probe(void);
+#else
+WF_INLINE void wf_stack_probe(void)
+{
+	(void)*((volatile char *)__builtin_frame_address(0) - 256);
+}
+#endif
+
 /* The size class of `bytes`; WF_STACK_OWN above the largest. */
 WF_INLINE unsigned wf_stack_class(size_t bytes)
 {

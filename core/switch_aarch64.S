@@ -4,7 +4,8 @@
  * Both stacks hold the same frame at the same offsets, so one set of CFI describes the function
  * before and after it changes stacks.
  *
- * It goes on by `br x16`: `ret` would be predicted by the calls seen so far, and wrongly. With
+ * wf_context_switch goes on by `br x16`: `ret` would be predicted by the calls seen so far, and
+ * wrongly (core/switch.h; in wf_context_switch_alike rightly). With
  * branch target identification a br may land only on a landing pad, which the place behind a call
  * is not, so such builds use ret and pay for it.
  */

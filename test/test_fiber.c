@@ -156,6 +156,50 @@ Test(fiber, many_take_turns, .timeout = 120)
 	rig_close(&rig);
 }
 
+/* Takes turns with its partner, without the scheduler in between. */
+struct partner {
+	struct task task;
+	struct partner *other;
+};
+
+static void switches_to_its_partner(void *value)
+{
+	struct partner *self = value;
+
+	(void)wf_fiber_suspend(self->task.fiber, self->task.sched);
+	for (self->task.steps = 1; self->task.steps < self->task.number; self->task.steps++)
+		(void)wf_fiber_switch(
+			self->task.fiber, self->other->task.fiber, self->task.sched);
+	self->task.ended = true;
+	wf_fiber_exit(self->task.fiber, self->task.sched);
+}
+
+/* Who comes back from a resume is who was switched to last. */
+Test(fiber, one_leads_to_another, .timeout = 120)
+{
+	enum { STEPS = 1000 };
+	struct rig rig;
+	struct partner pair[2];
+
+	rig_open(&rig);
+	for (int i = 0; i < 2; i++) {
+		pair[i] = (struct partner){
+			.task = {.sched = &rig.sched, .number = STEPS}, .other = &pair[1 - i]};
+		pair[i].task.fiber = start(&rig, switches_to_its_partner);
+		wf_fiber_resume(&rig.sched, pair[i].task.fiber, &pair[i]);
+	}
+	/* The first has one step more behind it when it ends, after the second's last switch. */
+	wf_fiber_resume(&rig.sched, pair[0].task.fiber, NULL);
+	cr_assert(pair[0].task.ended);
+	cr_assert(!pair[1].task.ended);
+	cr_assert_eq(pair[1].task.steps, STEPS - 1);
+	end(&rig, pair[0].task.fiber);
+	wf_fiber_resume(&rig.sched, pair[1].task.fiber, NULL);
+	cr_assert(pair[1].task.ended);
+	end(&rig, pair[1].task.fiber);
+	rig_close(&rig);
+}
+
 Test(fiber, one_that_was_never_resumed_can_be_dropped, .timeout = 120)
 {
 	struct rig rig;

@@ -13,6 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <weft.h>
+
 #include "core/fiber.h"
 #include "core/guard.h"
 #include "test/harness.h"
@@ -493,6 +495,81 @@ Test(guard, a_later_runtime_takes_its_place_behind_the_host, .timeout = 120)
 	outcome = in_child(fault_when_buried_and_installed_again);
 	check_killed(&outcome, SIGSEGV);
 	cr_assert_str_eq(outcome.output, "");
+}
+
+/* --- in a runtime --- */
+
+static unsigned yield_deeper(unsigned depth);
+static unsigned (*volatile yield_below)(unsigned depth) = yield_deeper;
+
+/* Of all frames the switch's own are the deepest. */
+static unsigned yield_deeper(unsigned depth)
+{
+	weft_yield();
+	return yield_below(depth + 1) + 1;
+}
+
+static int yields_ever_deeper(void *arg)
+{
+	(void)arg;
+	return (int)yield_deeper(0);
+}
+
+static int recurses(void *arg)
+{
+	(void)arg;
+	return (int)recurse(0);
+}
+
+static int yields_for_ever(void *arg)
+{
+	(void)arg;
+	while (weft_yield() == 0)
+		;
+	return 0;
+}
+
+/* P11, beside processes that are ready to be switched to. */
+static void overflow_in_a_runtime(weft_fn body)
+{
+	struct weft_rt_opts opts = {
+		.size = sizeof(opts), .workers = 1, .flags = WEFT_RT_GUARD_REPORT};
+	struct weft_spawn_opts named = {.size = sizeof(named), .name = "deep"};
+	weft_rt *rt;
+	weft_pid pid;
+
+	default_handlers();
+	cr_assert_eq(weft_rt_create(&opts, &rt), 0);
+	for (int i = 0; i < 3; i++)
+		cr_assert_eq(weft_rt_spawn(rt, yields_for_ever, NULL, NULL, NULL), 0);
+	cr_assert_eq(weft_rt_spawn(rt, body, NULL, &named, &pid), 0);
+	(void)weft_join(pid, NULL, WEFT_FOREVER);
+}
+
+static void overflow_by_recursion(void)
+{
+	overflow_in_a_runtime(recurses);
+}
+
+static void overflow_in_a_switch(void)
+{
+	overflow_in_a_runtime(yields_ever_deeper);
+}
+
+Test(guard, the_process_that_overflows_is_named_also_in_a_switch, .timeout = 120)
+{
+	static void (*const bodies[])(void) = {overflow_by_recursion, overflow_in_a_switch};
+	/* ThreadSanitizer would fault in its own frames of the switch, under its own lock. */
+	unsigned count = HARNESS_TSAN ? 1 : 2;
+
+	for (unsigned i = 0; i < count; i++) {
+		struct outcome outcome = in_child(bodies[i]);
+
+		check_killed(&outcome, SIGABRT);
+		cr_assert_not_null(
+			strstr(outcome.output, "weft: stack overflow in fiber \"deep\" (<"), "%s",
+			outcome.output);
+	}
 }
 
 /* --- signal stacks --- */

@@ -20,6 +20,17 @@ enum {
 	CONTEXTS = 64,
 };
 
+/* The same for both: what one suspends the other may resume. */
+void *(*switch_tested)(void **save_sp, void *load_sp, void *value) = wf_context_switch;
+
+static void by_both(void (*check)(void))
+{
+	switch_tested = wf_context_switch;
+	check();
+	switch_tested = wf_context_switch_alike;
+	check();
+}
+
 static char stack_memory[CONTEXTS][STACK_BYTES] __attribute__((aligned(64)));
 static void *main_sp;
 static void *other_sp[CONTEXTS];
@@ -31,12 +42,12 @@ static void *make(unsigned index, void (*entry)(void *value))
 
 static void *go(unsigned index, void *value)
 {
-	return wf_context_switch(&main_sp, other_sp[index], value);
+	return switch_tested(&main_sp, other_sp[index], value);
 }
 
 static void *back(unsigned index, void *value)
 {
-	return wf_context_switch(&other_sp[index], main_sp, value);
+	return switch_tested(&other_sp[index], main_sp, value);
 }
 
 /* --- values --- */
@@ -47,7 +58,7 @@ static void add_one_each_time(void *value)
 		value = back(0, (char *)value + 1);
 }
 
-Test(switch, passes_a_value_each_way, .timeout = 120)
+static void pass_values(void)
 {
 	uintptr_t value = 5; /* not 0: UBSan minds arithmetic on NULL */
 
@@ -57,17 +68,27 @@ Test(switch, passes_a_value_each_way, .timeout = 120)
 	cr_assert_eq(value, 1005);
 }
 
+Test(switch, passes_a_value_each_way, .timeout = 120)
+{
+	by_both(pass_values);
+}
+
 static void exit_at_once(void *value)
 {
 	wf_context_exit(main_sp, (char *)value + 7);
 }
 
-Test(switch, exit_passes_a_value_and_leaves_the_stack_free, .timeout = 120)
+static void exit_with_values(void)
 {
 	for (uintptr_t i = 1; i < 100; i++) {
 		make(0, exit_at_once);
 		cr_assert_eq((uintptr_t)go(0, (void *)i), i + 7);
 	}
+}
+
+Test(switch, exit_passes_a_value_and_leaves_the_stack_free, .timeout = 120)
+{
+	by_both(exit_with_values);
 }
 
 static void tell_top(void *value, void *top)
@@ -98,7 +119,7 @@ static void count_to(void *value)
 	}
 }
 
-Test(switch, contexts_do_not_mix, .timeout = 120)
+static void count_in_contexts(void)
 {
 	for (unsigned i = 0; i < CONTEXTS; i++)
 		make(i, count_to);
@@ -106,6 +127,31 @@ Test(switch, contexts_do_not_mix, .timeout = 120)
 		for (unsigned i = 0; i < CONTEXTS; i++)
 			cr_assert_eq((uintptr_t)go(i, (void *)(uintptr_t)i), round * i,
 				"context %u, round %zu", i, (size_t)round);
+}
+
+Test(switch, contexts_do_not_mix, .timeout = 120)
+{
+	by_both(count_in_contexts);
+}
+
+static void count_by_turns(void *value)
+{
+	unsigned index = (unsigned)(uintptr_t)value;
+
+	for (uintptr_t count = 0;; count++)
+		(count % 2 ? wf_context_switch : wf_context_switch_alike)(
+			&other_sp[index], main_sp, (void *)count);
+}
+
+Test(switch, what_one_suspends_the_other_resumes, .timeout = 120)
+{
+	for (unsigned i = 0; i < 3; i++)
+		make(i, count_by_turns);
+	for (uintptr_t round = 0; round < 60; round++)
+		for (unsigned i = 0; i < 3; i++) {
+			switch_tested = round % 3 ? wf_context_switch : wf_context_switch_alike;
+			cr_assert_eq((uintptr_t)go(i, (void *)(uintptr_t)i), round);
+		}
 }
 
 /* --- registers --- */
@@ -131,7 +177,7 @@ __asm__(".text\n"
 	"	lea 0(%rdx), %rbx; lea 1(%rdx), %rbp; lea 2(%rdx), %r12\n"
 	"	lea 3(%rdx), %r13; lea 4(%rdx), %r14; lea 5(%rdx), %r15\n"
 	"	mov %rcx, %rdx\n"
-	"	call wf_context_switch\n"
+	"	call *switch_tested(%rip)\n"
 	"	pop %rcx\n"
 	"	mov %rbx, 0(%rcx); mov %rbp, 8(%rcx); mov %r12, 16(%rcx)\n"
 	"	mov %r13, 24(%rcx); mov %r14, 32(%rcx); mov %r15, 40(%rcx)\n"
@@ -162,7 +208,8 @@ __asm__(".text\n"
 	"	add x9, x2, #15; fmov d12, x9; add x9, x2, #16; fmov d13, x9\n"
 	"	add x9, x2, #17; fmov d14, x9; add x9, x2, #18; fmov d15, x9\n"
 	"	mov x2, x3\n"
-	"	bl wf_context_switch\n"
+	"	adrp x9, switch_tested; ldr x9, [x9, :lo12:switch_tested]\n"
+	"	blr x9\n"
 	"	ldr x3, [sp, #160]\n"
 	"	stp x19, x20, [x3, #0]; stp x21, x22, [x3, #16]; stp x23, x24, [x3, #32]\n"
 	"	stp x25, x26, [x3, #48]; stp x27, x28, [x3, #64]; str x29, [x3, #80]\n"
@@ -207,7 +254,7 @@ static void check_registers(const uint64_t *seen, uint64_t first, const char *wh
 		cr_assert_eq(seen[i], first + i, "register %u of the %s side", i, who);
 }
 
-Test(switch, callee_saved_registers_survive_on_both_sides, .timeout = 120)
+static void check_both_sides(void)
 {
 	make(0, use_registers);
 	for (int i = 0; i < 4; i++) {
@@ -217,6 +264,11 @@ Test(switch, callee_saved_registers_survive_on_both_sides, .timeout = 120)
 		if (i > 0)
 			check_registers(seen_other, FIRST_OTHER, "other");
 	}
+}
+
+Test(switch, callee_saved_registers_survive_on_both_sides, .timeout = 120)
+{
+	by_both(check_both_sides);
 }
 
 /* --- alignment --- */
@@ -306,16 +358,22 @@ static void check_trace(const struct trace *trace, unsigned depth)
 	cr_assert(last > start && last < start + 64, "the last frame is not the bottom one");
 }
 
-Test(switch, unwinding_ends_cleanly_at_the_entry, .timeout = 120)
+static void unwind_twice(void)
 {
 	static struct trace trace;
 
+	memset(&trace, 0, sizeof trace);
 	make(0, unwind_on_own_stack);
 	go(0, &trace);
 	check_trace(&trace, 5);
 	memset(&trace, 0, sizeof trace);
 	go(0, NULL);
 	check_trace(&trace, 9);
+}
+
+Test(switch, unwinding_ends_cleanly_at_the_entry, .timeout = 120)
+{
+	by_both(unwind_twice);
 }
 
 /* What a profiler does that follows frame pointers: the chain is on this stack, and ends with 0. */
