@@ -196,7 +196,8 @@ class BadInput(unittest.TestCase):
                 self.assertEqual(status, 0)
                 return
             self.assertEqual((status, len(lines)), (1, 1), lines)
-            self.assertRegex(lines[0], r"^(weft: error: no descriptors for signals: Too many open files"
+            self.assertRegex(lines[0], r"^(weft: error: no descriptors for signals: "
+                                       r"Too many open files"
                              r"|weft: error: worker \d+: driver: driver epoll cannot be opened"
                              r": Too many open files|tcp:127\.0\.0\.1:0: Too many open files)$")
         self.fail("it never started")
