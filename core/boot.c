@@ -121,7 +121,8 @@ static void calibrate_sleeper(struct wf_worker *worker)
 	for (int i = 0; i < CALIBRATION_ROUNDS; i++) {
 		weft_time now = wf_clock_now_ns();
 
-		(void)worker->driver->arm(worker->driver_state);
+		while (worker->driver->arm(worker->driver_state) == WF_DRIVER_RETRY)
+			(void)worker->driver->poll(worker->driver_state, WF_IO_BATCH, now);
 		wf_u32_store_release(&rt->calibration_round, (uint32_t)(2 * i + 1));
 		(void)worker->driver->wait(worker->driver_state, now + WEFT_MS(20), now);
 		wf_u64_store_relaxed(&rt->calibration_woken, (uint64_t)wf_clock_now_ns());

@@ -99,7 +99,10 @@ void wf_worker_search_end(struct wf_worker *worker)
 static void found(struct wf_worker *worker, struct wf_proc *p)
 {
 	WF_ASSERT(!worker->picked); /* or it would not have searched */
-	worker->picked = p;
+	if (WF_PLANTED(loot_into_ring))
+		wf_worker_push_ring(worker, p);
+	else
+		worker->picked = p;
 	wf_deque_publish(&worker->ring);
 	wf_worker_search_end(worker);
 }

@@ -659,7 +659,7 @@ static unsigned run_batch(struct wf_worker *worker)
 		if (!p)
 			break;
 		/* A search has found something: who relied on it is told before this one runs. */
-		if (WF_UNLIKELY(worker->searching))
+		if (WF_UNLIKELY(worker->searching) && !WF_PLANTED(search_ends_after_run))
 			wf_worker_search_end(worker);
 		worker->direct_left = last - picks;
 		run_one(worker, p);

@@ -675,3 +675,13 @@ SIM_TEST(runtime, planted_last_searcher_wakes_nobody)
 {
 	sim_must_find(&blocking, WF_PLANTED_idle_last_searcher_silent, 10000);
 }
+
+SIM_TEST(runtime, planted_search_ends_after_the_run)
+{
+	sim_must_find(&blocking, WF_PLANTED_search_ends_after_run, 10000);
+}
+
+SIM_TEST(runtime, planted_loot_goes_into_the_ring)
+{
+	sim_must_find(&spawning, WF_PLANTED_loot_into_ring, 100000);
+}
