@@ -101,22 +101,22 @@ TEST_SCRIPTS = {
     "test_readme": "",
 }
 
-# Simulations: programs of test/sim/, compiled in sim mode only: "source" and the engine; "flags" are
-# the compiler's for the source; "with": further sources; "library": the whole scheduler too.
+# Simulations: programs of test/sim/, compiled in sim mode only: "source" and the engine; "with":
+# further sources; "library": the whole scheduler too; "flags", for all of it, go with "objects", a
+# folder of their own.
 SIM_ENGINE = ["test/sim/engine.c", "test/sim/explore.c", "test/sim/main.c"]
+SIM_RUNTIME = ["test/sim/rcu.c", "test/sim/registry.c", "test/sim/runtime.c"]
+SIM_LIFO = {"flags": ["-UWF_RUN_ORDER_FIFO", "-DWF_RUN_ORDER_FIFO=0"], "objects": "obj-lifo"}
 SIM = {
     "sim_deque": {"source": "test/sim/sim_deque.c"},
-    "sim_deque_lifo": {"source": "test/sim/sim_deque.c",
-                       "flags": ["-UWF_RUN_ORDER_FIFO", "-DWF_RUN_ORDER_FIFO=0"]},
+    "sim_deque_lifo": {"source": "test/sim/sim_deque.c", **SIM_LIFO},
     "sim_engine": {"source": "test/sim/sim_engine.c"},
     "sim_idle": {"source": "test/sim/sim_idle.c"},
     "sim_injector": {"source": "test/sim/sim_injector.c"},
-    "sim_mix": {"source": "test/sim/sim_mix.c",
-                "with": ["test/sim/rcu.c", "test/sim/registry.c", "test/sim/runtime.c"],
-                "library": True},
-    "sim_runtime": {"source": "test/sim/sim_runtime.c",
-                    "with": ["test/sim/rcu.c", "test/sim/registry.c", "test/sim/runtime.c"],
-                    "library": True},
+    "sim_mix": {"source": "test/sim/sim_mix.c", "with": SIM_RUNTIME, "library": True},
+    "sim_mix_lifo": {"source": "test/sim/sim_mix.c", "with": SIM_RUNTIME, "library": True,
+                     **SIM_LIFO},
+    "sim_runtime": {"source": "test/sim/sim_runtime.c", "with": SIM_RUNTIME, "library": True},
     "sim_spinlock": {"source": "test/sim/sim_spinlock.c"},
 }
 # What stands in for these in a simulation of the whole runtime is in the lines above.
@@ -619,21 +619,22 @@ class Build:
     def simulations(self):
         n = self.ninja
         n.comment("Simulations; SEEDS=a..b in the environment chooses other seeds")
-        engine = [self.compile("sim", source) for source in SIM_ENGINE + SIM_SWITCH]
-        programs, objects = [], {}
+        scheduler = [source for source in LIBRARY if not source.startswith("io/")
+                     and source not in SIM_REPLACED and source not in SIM_SWITCH]
+        programs, made_already = [], set()
         for name, made in SIM.items():
-            out = self.path("sim", "obj", name + ".o")
-            n.build(out, "cc_sim", made["source"], order=["headers"],
-                    extra=" ".join(made.get("flags", [])))
-            sources = made.get("with", [])
-            if made.get("library"):
-                sources = sources + [source for source in LIBRARY if not source.startswith("io/")
-                                     and source not in SIM_REPLACED and source not in SIM_SWITCH]
+            sources = [made["source"], *made.get("with", []), *SIM_ENGINE, *SIM_SWITCH]
+            sources += scheduler if made.get("library") else []
+            objects = []
             for source in sources:
-                if source not in objects:
-                    objects[source] = self.compile("sim", source)
-            programs.append(self.program("sim", self.path("sim", "test", name),
-                                         [out, *[objects[source] for source in sources], *engine],
+                out = self.path("sim", made.get("objects", "obj"),
+                                os.path.splitext(source)[0] + ".o")
+                objects.append(out)
+                if out not in made_already:
+                    made_already.add(out)
+                    n.build(out, "cc_sim", source, order=["headers"],
+                            extra=" ".join(made.get("flags", [])))
+            programs.append(self.program("sim", self.path("sim", "test", name), objects,
                                          ["-pthread"]))
         for name, options in (("sim", ""), ("sim-long", "--timeout 1000000")):
             self.always(name, "run_tests", programs, mode="sim", options=options)

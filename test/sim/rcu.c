@@ -10,6 +10,7 @@
  * Going online and offline, and a quiescent state that a grace period waits for, empty the store
  * buffer, as liburcu's do; any other quiescent state costs and orders nothing.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "core/internal.h"
@@ -167,9 +168,12 @@ static void reclaimer(void *arg)
 
 int wf_rcu_domain_create(struct wf_rcu_domain **domain_out, const char *name)
 {
-	struct wf_rcu_domain *domain = &rcu.domains[rcu.domain_count++];
+	struct wf_rcu_domain *domain;
 
 	(void)name;
+	if (sim_runtime_refuses())
+		return -EAGAIN;
+	domain = &rcu.domains[rcu.domain_count++];
 	WF_CHECK(rcu.domain_count <= WAITERS_MAX);
 	domain->thread = sim_thread_start(reclaimer, domain);
 	*domain_out = domain;

@@ -34,6 +34,24 @@ static struct {
 	WF_ALIGNED(16) char cache[FOREIGN_CACHE_BYTES];
 } locals[SIM_THREADS_MAX + 1];
 
+static unsigned fail_at, requests; /* see sim_runtime_fail_at() */
+
+bool sim_runtime_refuses(void)
+{
+	return ++requests == fail_at;
+}
+
+void sim_runtime_fail_at(unsigned n)
+{
+	requests = 0;
+	fail_at = n;
+}
+
+bool sim_runtime_has_failed(void)
+{
+	return fail_at != 0 && requests >= fail_at;
+}
+
 /* --- threads --- */
 
 struct wf_worker *wf_worker_self(void)
@@ -52,6 +70,8 @@ void *wf_foreign_cache(size_t size)
 
 	WF_CHECK(size <= FOREIGN_CACHE_BYTES);
 	if (!locals[self].has_cache) {
+		if (sim_runtime_refuses())
+			return NULL;
 		memset(locals[self].cache, 0, FOREIGN_CACHE_BYTES);
 		locals[self].has_cache = true;
 	}
@@ -60,6 +80,8 @@ void *wf_foreign_cache(size_t size)
 
 int wf_thread_start(pthread_t *thread_out, void (*fn)(void *arg), void *arg)
 {
+	if (sim_runtime_refuses())
+		return -EAGAIN;
 	*thread_out = sim_thread_start(fn, arg);
 	return 0;
 }
@@ -140,7 +162,7 @@ int wf_clock_set_slack(int64_t slack_ns)
 static void *allocate(void *ctx, size_t alignment, size_t size)
 {
 	(void)ctx;
-	return sim_alloc(alignment, size, 0xa5);
+	return sim_runtime_refuses() ? NULL : sim_alloc(alignment, size, 0xa5);
 }
 
 static void release(void *ctx, void *memory, size_t size)
@@ -159,7 +181,7 @@ static size_t map_page_bytes(void *ctx)
 static int map_map(void *ctx, size_t bytes, void **memory_out)
 {
 	(void)ctx;
-	*memory_out = sim_alloc(PAGE_BYTES, bytes, -1);
+	*memory_out = sim_runtime_refuses() ? NULL : sim_alloc(PAGE_BYTES, bytes, -1);
 	if (*memory_out == NULL)
 		return -ENOMEM;
 	memset(*memory_out, 0, PAGE_BYTES);
@@ -226,9 +248,12 @@ static void check_owner(const struct driver_state *state)
 
 static int driver_open(struct wf_worker *worker, void **state_out)
 {
-	struct driver_state *state = &drivers[driver_count++];
+	struct driver_state *state;
 
 	(void)worker;
+	if (sim_runtime_refuses())
+		return -EMFILE;
+	state = &drivers[driver_count++];
 	*state = (struct driver_state){.open = true, .owner = sim_thread_self()};
 	*state_out = state;
 	return 0;
@@ -342,7 +367,7 @@ static int io_open(struct weft_rt *rt, void **state_out)
 {
 	(void)rt;
 	*state_out = NULL;
-	return 0;
+	return sim_runtime_refuses() ? -ENOMEM : 0;
 }
 
 static void io_nothing(void *state)
@@ -360,7 +385,7 @@ static void log_line(
 	(void)ctx;
 	(void)worker;
 	(void)pid;
-	if (level == WEFT_LOG_ERROR)
+	if (level == WEFT_LOG_ERROR && fail_at == 0)
 		sim_fail("the runtime logs an error: %s", text);
 }
 
@@ -385,6 +410,7 @@ void sim_runtime_reset(void)
 {
 	memset(locals, 0, sizeof(locals));
 	driver_count = 0;
+	sim_runtime_fail_at(0);
 	sim_registry_reset();
 	sim_rcu_reset();
 }

@@ -22,6 +22,16 @@ void sim_rcu_reset(void);
 /* Options of a runtime in a simulation: the sim driver, small stacks, idle = park. */
 const struct weft_rt_opts *sim_runtime_opts(unsigned workers);
 
+/*
+ * The n-th request for memory, a thread, a driver fails from now on, and no other; 0: none does.
+ * Lines on the log at level error are no failure then.
+ */
+void sim_runtime_fail_at(unsigned n);
+/* Whether the one that was to fail has failed. */
+bool sim_runtime_has_failed(void);
+/* Of what makes something: counts a request; true: it is to fail. */
+bool sim_runtime_refuses(void);
+
 /* After everything has been destroyed: all memory is back, nobody is in a read section. */
 void sim_runtime_check(void);
 

@@ -629,6 +629,72 @@ SIM_TEST(runtime, it_ends_when_nothing_is_alive)
 	sim_must_pass(&running_out, 500);
 }
 
+/* --- what fails --- */
+
+static bool is_refusal(int r)
+{
+	return r == -ENOMEM || r == -EAGAIN || r == -EMFILE;
+}
+
+/* Spawns with a name, so that there is more to allocate. */
+static int parent_of_named(void *arg)
+{
+	struct weft_spawn_opts opts = {.size = sizeof(opts), .name = "named"};
+	struct body *body = arg;
+	int result, r;
+
+	begin(body);
+	for (int i = 1; i < 4; i++) {
+		struct body *child = &s.bodies[i];
+
+		r = weft_spawn_with(leaf, child, i & 1 ? &opts : NULL, &child->pid);
+		sim_check(r == 0 || is_refusal(r), "weft_spawn_with: %d", r);
+		if (r != 0)
+			continue;
+		leave(body);
+		r = weft_join(child->pid, &result, WEFT_FOREVER);
+		enter(body);
+		sim_check(r == 0, "weft_join: %d", r);
+		sim_check(child->ended ? result == i : result == -ENOMEM,
+			"a result of another process, or of none: %d", result);
+	}
+	return end(body, number_of(body));
+}
+
+/*
+ * One request for memory, a thread or a driver fails, the seed says which: the call that made it
+ * reports it, everything else goes on, nothing is left behind.
+ */
+static void fail_somewhere(unsigned unused)
+{
+	int r, result;
+
+	(void)unused;
+	sim_runtime_fail_at(1 + sim_random(32));
+	r = weft_rt_create(sim_runtime_opts(2), &s.rt);
+	if (r != 0) {
+		sim_check(is_refusal(r) && sim_runtime_has_failed(), "weft_rt_create: %d", r);
+		return;
+	}
+	r = weft_rt_spawn(s.rt, parent_of_named, &s.bodies[0], NULL, &s.bodies[0].pid);
+	sim_check(r == 0 || (is_refusal(r) && sim_runtime_has_failed()), "weft_rt_spawn: %d", r);
+	if (r == 0) {
+		r = weft_join(s.bodies[0].pid, &result, WEFT_FOREVER);
+		sim_check(r == 0, "weft_join: %d", r);
+		sim_check(result == 0 || (result == -ENOMEM && s.bodies[0].runs == 0), "result %d",
+			result);
+	}
+	destroy();
+}
+
+static const struct sim_scenario failing = {
+	"a request that fails", 1, setup, fail_somewhere, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, a_request_that_fails_leaves_nothing_behind)
+{
+	sim_must_pass(&failing, 4000);
+}
+
 /* --- planted --- */
 
 SIM_TEST(runtime, planted_drain_by_store)
