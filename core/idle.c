@@ -5,8 +5,9 @@
  * Searching. At most max(1, workers / 2) workers scan the others' rings; any number may spin on
  * their own driver, inbox and timers. A spinner has no parked bit, so no waker will look for it: it
  * reads the injector's head every turn of the spin, and becomes a searcher whenever nobody
- * searches. A searcher that finds something publishes it in its ring before it gives the count
- * back; if it was the last one it wakes one more worker.
+ * searches. A searcher that finds something runs the first of it next, and publishes the rest in
+ * its ring before it gives the count back; if it was the last one it wakes one more worker. The
+ * count is given back before anything runs, whoever found it: others rely on it while it stands.
  *
  * Spinning (WEFT_IDLE_ADAPTIVE). A park and the wake that ends it cost rt->break_even_ns, measured
  * at start. An idle worker spins while the predicted gap (an average of past ones) is below that,

@@ -35,8 +35,9 @@
  *   S1  wf_idle_search_begin: one RMW adds a searcher, unless there are enough.
  *   S2  take: from the injector, or steal from a ring.
  *   S3  found: publish the loot in the own ring (wf_deque_publish), *then* wf_idle_search_end. If
- *       that was the last searcher: W2 to W4. Found nothing: park (below), or end the search the
- *       same way.
+ *       that was the last searcher: W2 to W4. All this before anything of the loot is run; what is
+ *       run next need not be in the ring. Found nothing: park (below), or end the search the same
+ *       way.
  *
  * Park.
  *   P1  wf_idle_park: one RMW sets the own bit and, if searching, takes one searcher off.

@@ -629,6 +629,49 @@ SIM_TEST(runtime, it_ends_when_nothing_is_alive)
 	sim_must_pass(&running_out, 500);
 }
 
+/* --- two runtimes --- */
+
+/* Wakes a process of the other runtime and joins it. */
+static int visitor(void *arg)
+{
+	struct body *body = arg;
+
+	begin(body);
+	poke();
+	leave(body);
+	join(&s.bodies[0]);
+	enter(body);
+	return end(body, number_of(body));
+}
+
+/* S13 */
+static void visit(unsigned unused)
+{
+	weft_rt *home, *away;
+
+	(void)unused;
+	s.pokers = 1;
+	create(1);
+	home = s.rt;
+	create(1);
+	away = s.rt;
+	spawn_foreign(&s.bodies[0], sleeper, NULL);
+	s.rt = home;
+	spawn_foreign(&s.bodies[1], visitor, NULL);
+	join(&s.bodies[1]);
+	destroy();
+	s.rt = away;
+	destroy();
+}
+
+static const struct sim_scenario visiting = {
+	"two runtimes", 1, setup, visit, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, one_runtime_wakes_and_joins_in_another)
+{
+	sim_must_pass(&visiting, 2000);
+}
+
 /* --- what fails --- */
 
 static bool is_refusal(int r)
