@@ -767,8 +767,8 @@ def parse_arguments(argv):
     parser = Parser(prog="configure.py", allow_abbrev=False, description=__doc__.splitlines()[0],
                     epilog=targets_text(), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deps", nargs="?", const="test", metavar="GROUPS",
-                        help="only install the packages (Debian): test (default), perf, cross, models, or"
-                        " several with commas")
+                        help="only install the packages (Debian): test (default), perf, cross,"
+                        " models, or several with commas")
     parser.add_argument("--prefix", default="/usr/local", help="where to install [%(default)s]")
     parser.add_argument("--libdir", default="lib",
                         help="where libraries go, in the prefix unless absolute [%(default)s]")

@@ -364,17 +364,17 @@ static const struct sim_scenario with_three = {
 
 SIM_TEST(mix, the_rules_hold_with_one_worker)
 {
-	sim_must_pass(&with_one, 5000);
+	sim_must_pass(&with_one, 10000);
 }
 
 SIM_TEST(mix, the_rules_hold_with_two_workers)
 {
-	sim_must_pass(&with_two, 5000);
+	sim_must_pass(&with_two, 10000);
 }
 
 SIM_TEST(mix, the_rules_hold_with_three_workers)
 {
-	sim_must_pass(&with_three, 5000);
+	sim_must_pass(&with_three, 10000);
 }
 
 SIM_TEST(mix, the_same_seeds_give_the_same_schedules)

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/runtime.h"
 #include "sync/futex.h"
 
 enum { STEPS_MAX = 200000, BODIES_MAX = 8 };
@@ -55,10 +56,26 @@ static void await_created(void)
 		(void)wf_futex_sleep(&s.created, 0, WF_FUTEX_FOREVER);
 }
 
+/* Each steal makes the thief run something: or processes wander, and none runs. */
+static void check_steals(void)
+{
+	uint64_t steals = 0, picks = 0;
+
+	for (unsigned i = 0; i < s.rt->worker_count; i++) {
+		steals += wf_u64_load_relaxed(&s.rt->workers[i].counters.steals);
+		picks += wf_u64_load_relaxed(&s.rt->workers[i].counters.picks);
+	}
+	sim_check(steals <= picks, "%llu steals, and only %llu runs", (unsigned long long)steals,
+		(unsigned long long)picks);
+}
+
 static void destroy(void)
 {
-	int r = weft_rt_destroy(s.rt, WEFT_FOREVER);
+	int r = weft_rt_stop(s.rt, 0, WEFT_FOREVER);
 
+	sim_check(r == 0, "weft_rt_stop: %d", r);
+	check_steals();
+	r = weft_rt_destroy(s.rt, WEFT_FOREVER);
 	sim_check(r == 0, "weft_rt_destroy: %d", r);
 }
 
@@ -161,7 +178,7 @@ static const struct sim_scenario spawning = {
 
 SIM_TEST(runtime, children_are_joined)
 {
-	sim_must_pass(&spawning, 500);
+	sim_must_pass(&spawning, 4000);
 }
 
 static void spawn_and_join_movable(unsigned unused)
@@ -178,7 +195,7 @@ static const struct sim_scenario spawning_movable = {"spawn, join, movable", 1, 
 
 SIM_TEST(runtime, a_movable_parent_joins_its_children)
 {
-	sim_must_pass(&spawning_movable, 500);
+	sim_must_pass(&spawning_movable, 4000);
 }
 
 /* --- park and wake --- */
@@ -244,7 +261,7 @@ static const struct sim_scenario waking = {
 
 SIM_TEST(runtime, a_sticky_fiber_misses_no_wake)
 {
-	sim_must_pass(&waking, 500);
+	sim_must_pass(&waking, 4000);
 }
 
 static void wake_movable(unsigned number)
@@ -271,7 +288,7 @@ static const struct sim_scenario waking_movable = {
 
 SIM_TEST(runtime, a_movable_fiber_misses_no_wake)
 {
-	sim_must_pass(&waking_movable, 500);
+	sim_must_pass(&waking_movable, 4000);
 }
 
 /* --- time --- */
@@ -330,8 +347,8 @@ static const struct sim_scenario napping_movable = {
 
 SIM_TEST(runtime, a_sleep_is_never_short)
 {
-	sim_must_pass(&napping, 500);
-	sim_must_pass(&napping_movable, 500);
+	sim_must_pass(&napping, 4000);
+	sim_must_pass(&napping_movable, 4000);
 }
 
 /* A join that gives up while its process ends, and then a sleep: the late claim must miss it. */
@@ -371,7 +388,7 @@ static const struct sim_scenario giving_up = {
 
 SIM_TEST(runtime, a_join_that_gives_up_is_not_claimed_later)
 {
-	sim_must_pass(&giving_up, 500);
+	sim_must_pass(&giving_up, 4000);
 }
 
 /* --- a worker that is blocked --- */
@@ -413,7 +430,7 @@ static const struct sim_scenario blocking = {
 
 SIM_TEST(runtime, a_blocked_worker_keeps_nothing_from_the_other)
 {
-	sim_must_pass(&blocking, 500);
+	sim_must_pass(&blocking, 4000);
 }
 
 /* --- ids --- */
@@ -476,7 +493,7 @@ static const struct sim_scenario stale = {
 
 SIM_TEST(runtime, a_stale_id_reaches_nobody)
 {
-	sim_must_pass(&stale, 500);
+	sim_must_pass(&stale, 4000);
 }
 
 /* --- cancel and stop --- */
@@ -518,7 +535,7 @@ static const struct sim_scenario cancelling = {
 
 SIM_TEST(runtime, a_cancelled_process_hears_of_it)
 {
-	sim_must_pass(&cancelling, 500);
+	sim_must_pass(&cancelling, 4000);
 }
 
 /* Foreign spawns race with a stop: each is refused, or runs and is cancelled. */
@@ -557,7 +574,7 @@ static const struct sim_scenario stopping = {
 
 SIM_TEST(runtime, a_stop_forgets_no_spawn)
 {
-	sim_must_pass(&stopping, 500);
+	sim_must_pass(&stopping, 4000);
 }
 
 /* Spawns by a process race with a stop. */
@@ -603,7 +620,7 @@ static const struct sim_scenario stopping_spawner = {
 
 SIM_TEST(runtime, a_stop_forgets_no_child)
 {
-	sim_must_pass(&stopping_spawner, 500);
+	sim_must_pass(&stopping_spawner, 4000);
 }
 
 /* --- the end --- */
@@ -626,7 +643,7 @@ static const struct sim_scenario running_out = {
 
 SIM_TEST(runtime, it_ends_when_nothing_is_alive)
 {
-	sim_must_pass(&running_out, 500);
+	sim_must_pass(&running_out, 4000);
 }
 
 /* --- two runtimes --- */
@@ -669,7 +686,7 @@ static const struct sim_scenario visiting = {
 
 SIM_TEST(runtime, one_runtime_wakes_and_joins_in_another)
 {
-	sim_must_pass(&visiting, 2000);
+	sim_must_pass(&visiting, 4000);
 }
 
 /* --- what fails --- */
