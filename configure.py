@@ -748,7 +748,7 @@ def targets_text():
     lines = ["targets of ninja:",
              "  (none)          library and examples, release",
              "  test            build and run all tests, dev",
-             "  demo            a server under load, beside a hand-written epoll loop",
+             "  demo            examples/echo under load, every reply checked; half a minute",
              "  bench           every hot operation",
              "  bench-echo      a whole server, beside its rivals",
              "  sim             simulations, seeds that are always the same; sim-long: SEEDS=a..b",
