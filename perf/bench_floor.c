@@ -74,15 +74,17 @@ static void end_receive(const struct floor_pair *pair, struct floor_end *end, ui
 	}
 }
 
-static void pair_run(struct floor_pair *pair, void *(*other)(void *), void (*self)(void *))
+/* Two new threads: the caller is never pinned, since the next runtime would inherit that. */
+static void pair_run(struct floor_pair *pair, void *(*other)(void *), void *(*self)(void *))
 {
-	pthread_t thread;
+	pthread_t threads[2];
 
 	end_open(&pair->ends[0]);
 	end_open(&pair->ends[1]);
-	BENCH_CHECK(pthread_create(&thread, NULL, other, pair) == 0);
-	self(pair);
-	pthread_join(thread, NULL);
+	BENCH_CHECK(pthread_create(&threads[0], NULL, other, pair) == 0);
+	BENCH_CHECK(pthread_create(&threads[1], NULL, self, pair) == 0);
+	pthread_join(threads[0], NULL);
+	pthread_join(threads[1], NULL);
 	end_close(&pair->ends[0]);
 	end_close(&pair->ends[1]);
 }
@@ -101,7 +103,7 @@ static void *trips_other(void *arg)
 	return NULL;
 }
 
-static void trips_self(void *arg)
+static void *trips_self(void *arg)
 {
 	struct floor_pair *pair = arg;
 	uint64_t start_ns, last_ns;
@@ -119,6 +121,7 @@ static void trips_self(void *arg)
 		}
 	}
 	pair->total_ns = bench_now_ns() - start_ns;
+	return NULL;
 }
 
 void bench_floor_round_trips(const struct bench_args *args, struct bench_result *result)
@@ -152,7 +155,7 @@ static void *wakes_other(void *arg)
 	return NULL;
 }
 
-static void wakes_self(void *arg)
+static void *wakes_self(void *arg)
 {
 	struct floor_pair *pair = arg;
 
@@ -167,6 +170,7 @@ static void wakes_self(void *arg)
 		while (wf_u64_load_acquire(&pair->ends[0].sent) < i)
 			wf_pause();
 	}
+	return NULL;
 }
 
 void bench_floor_wakes(const struct bench_args *args, uint64_t gap_ns, struct bench_result *result)
