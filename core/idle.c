@@ -1,6 +1,6 @@
 /*
- * idle.c: a worker with nothing to do: search, spin, park. sync/idle.h has the protocol of the idle
- * word; the steps of a park are in core/README.md ("park").
+ * idle.c: a worker with nothing to do: search, spin, park; and how it is woken. sync/idle.h has the
+ * protocol of the idle word; the steps of a park are in core/README.md ("park").
  *
  * Searching. At most max(1, workers / 2) workers scan the others' rings; any number may spin on
  * their own driver, inbox and timers. A spinner has no parked bit, so no waker will look for it: it
@@ -37,6 +37,41 @@ static uint64_t random_next(struct wf_worker *worker)
 	x ^= x >> 27;
 	worker->random = x;
 	return x * 0x2545f4914f6cdd1dULL;
+}
+
+/* --- waking other workers --- */
+
+void wf_worker_wake(struct wf_worker *target, enum wf_token token)
+{
+	/* K1: release, with K2 in token_consume(): what the waker did before. */
+	wf_u32_store_release(&target->token, token);
+	target->driver->wake(target->driver_state);
+}
+
+void wf_rt_wake_for_work(struct weft_rt *rt)
+{
+	struct wf_worker *self = wf_worker_self();
+	int number;
+
+	if (self && self->rt == rt && self->collecting) {
+		self->work_wake_due = true;
+		return;
+	}
+	number = wf_idle_claim_any(&rt->idle);
+	if (number < 0)
+		return;
+	if (self)
+		wf_count(&self->counters.wakes_work, 1);
+	wf_worker_wake(&rt->workers[number], WF_TOKEN_WORK);
+}
+
+void wf_rt_wake_all(struct weft_rt *rt)
+{
+	uint64_t parked = wf_idle_claim_all(&rt->idle);
+
+	for (unsigned i = 0; i < rt->worker_count; i++)
+		if (parked >> i & 1)
+			wf_worker_wake(&rt->workers[i], WF_TOKEN_DIRECTED);
 }
 
 /* --- searching --- */

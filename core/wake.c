@@ -18,21 +18,12 @@ static void list_push(struct wf_worker *worker, struct wf_proc *p)
 	wf_fifo_push(&worker->list, &p->run);
 }
 
-/* The timer and the run link share memory: disarm before queueing. */
-static void disarm(struct wf_worker *worker, struct wf_proc *p)
-{
-	if (p->live.armed) {
-		wf_wheel_cancel(&worker->wheel, &p->timer);
-		p->live.armed = false;
-	}
-}
-
 void wf_proc_wake_local(struct wf_worker *worker, struct wf_proc *p)
 {
 	WF_ASSERT(wf_word_owner(wf_u64_load_relaxed(&p->word)) == worker->number);
 	switch ((enum wf_phase)p->live.run) {
 	case WF_WAITING:
-		disarm(worker, p);
+		wf_proc_disarm(worker, p);
 		p->live.run = WF_QUEUED;
 		list_push(worker, p);
 		wf_count(&worker->counters.local_wakes, 1);
@@ -112,7 +103,7 @@ static bool wake_waiting(struct weft_rt *rt, struct wf_worker *worker, struct wf
 	if (!wf_u64_cas(&p->word, word, queued | token))
 		return false;
 	if (anchored)
-		disarm(worker, p);
+		wf_proc_disarm(worker, p);
 	enqueue_movable(rt, worker, p);
 	return true;
 }

@@ -15,6 +15,15 @@
  */
 void wf_proc_wake(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p, bool token);
 
+/* Owner: takes the timer of p's wait off the wheel. Before queueing: the run link is its memory. */
+WF_INLINE void wf_proc_disarm(struct wf_worker *worker, struct wf_proc *p)
+{
+	if (p->live.armed) {
+		wf_wheel_cancel(&worker->wheel, &p->timer);
+		p->live.armed = false;
+	}
+}
+
 /* Owner, sticky: the wake itself. */
 void wf_proc_wake_local(struct wf_worker *worker, struct wf_proc *p);
 

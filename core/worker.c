@@ -11,6 +11,9 @@
  *	6 expire timers;
  *	7 wake others if work is left over;
  *	8 with nothing to do: search, spin, park (idle.c).
+ *
+ * Within step 2 most switches lead from one fiber to the next without coming back here: D1 to D3 in
+ * core/README.md.
  */
 #include "core/worker.h"
 
@@ -21,49 +24,14 @@
 #include "core/wake.h"
 #include "timer/clock.h"
 
-/* --- waking other workers --- */
-
-void wf_worker_wake(struct wf_worker *target, enum wf_token token)
-{
-	/* K1: release, with K2 in idle.c (token_consume): what the waker did before. */
-	wf_u32_store_release(&target->token, token);
-	target->driver->wake(target->driver_state);
-}
-
-void wf_rt_wake_for_work(struct weft_rt *rt)
-{
-	struct wf_worker *self = wf_worker_self();
-	int number;
-
-	if (self && self->rt == rt && self->collecting) {
-		self->work_wake_due = true;
-		return;
-	}
-	number = wf_idle_claim_any(&rt->idle);
-	if (number < 0)
-		return;
-	if (self)
-		wf_count(&self->counters.wakes_work, 1);
-	wf_worker_wake(&rt->workers[number], WF_TOKEN_WORK);
-}
-
-void wf_rt_wake_all(struct weft_rt *rt)
-{
-	uint64_t parked = wf_idle_claim_all(&rt->idle);
-
-	for (unsigned i = 0; i < rt->worker_count; i++)
-		if (parked >> i & 1)
-			wf_worker_wake(&rt->workers[i], WF_TOKEN_DIRECTED);
-}
+/* --- queues --- */
 
 /* After a push to the ring: usually right, and cheap. Step 7 makes it certain. */
-void wf_worker_notify(struct wf_worker *worker)
+static void notify(struct wf_worker *worker)
 {
 	if (WF_UNLIKELY(wf_idle_wants_work_wake_relaxed(&worker->rt->idle)))
 		wf_rt_wake_for_work(worker->rt);
 }
-
-/* --- queues --- */
 
 /* The ring overflowed: its newer half and the new process go to the injector as one chain. */
 WF_COLD static void spill(struct wf_worker *worker, void *items[], unsigned count)
@@ -89,7 +57,7 @@ void wf_worker_push_ring(struct wf_worker *worker, struct wf_proc *p)
 	if (WF_UNLIKELY(count > 0))
 		spill(worker, items, count);
 	else
-		wf_worker_notify(worker);
+		notify(worker);
 }
 
 /* One process from the injector, up to half a ring of others into the ring. NULL: it was empty. */
@@ -269,14 +237,6 @@ WF_COLD static void end_without_stack(struct wf_worker *worker, struct wf_proc *
 	finish(worker, p, -ENOMEM);
 }
 
-static void disarm(struct wf_worker *worker, struct wf_proc *p)
-{
-	if (p->live.armed) {
-		wf_wheel_cancel(&worker->wheel, &p->timer);
-		p->live.armed = false;
-	}
-}
-
 /* A movable process has switched away to wait: RUNNING → WAITING, or back to the ring. */
 static void settle_movable(struct wf_worker *worker, struct wf_proc *p)
 {
@@ -286,7 +246,7 @@ static void settle_movable(struct wf_worker *worker, struct wf_proc *p)
 		uint64_t waiting = wf_word_with_phase(word, WF_WAITING);
 
 		if (wf_word_phase(word) == WF_NOTIFIED) {
-			disarm(worker, p);
+			wf_proc_disarm(worker, p);
 			while (!wf_u64_cas(&p->word, &word, wf_word_with_phase(word, WF_QUEUED)))
 				;
 			wf_worker_push_ring(worker, p);
@@ -310,7 +270,7 @@ WF_INLINE void settle_sticky(struct wf_worker *worker, struct wf_proc *p, enum w
 		p->live.run = WF_QUEUED;
 		wf_fifo_push(&worker->yielded, &p->run);
 	} else if (WF_UNLIKELY(p->live.run == WF_NOTIFIED)) {
-		disarm(worker, p);
+		wf_proc_disarm(worker, p);
 		p->live.run = WF_QUEUED;
 		wf_fifo_push(&worker->list, &p->run);
 	} else {
@@ -618,7 +578,7 @@ static void poll_driver_busy(struct wf_worker *worker)
 	wf_worker_poll_driver(worker);
 }
 
-unsigned wf_worker_expire_timers(struct wf_worker *worker)
+static unsigned expire_timers(struct wf_worker *worker)
 {
 	unsigned fired = 0;
 	struct wf_timer *timer;
@@ -711,7 +671,7 @@ void wf_worker_run(struct wf_worker *worker)
 		worker->driver->flush(worker->driver_state);
 		release_yielded(worker);
 		messages = wf_worker_drain_inbox(worker); /* 5 */
-		fired = wf_worker_expire_timers(worker);  /* 6 */
+		fired = expire_timers(worker);  /* 6 */
 		wf_table_tend(worker);
 		wf_life_check(worker);
 		wf_count(&worker->counters.turns, 1);

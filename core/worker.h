@@ -144,9 +144,7 @@ void wf_worker_run(struct wf_worker *worker);
 void wf_worker_switch(struct wf_worker *worker, struct wf_proc *proc, enum wf_switch why);
 struct wf_proc *wf_worker_take_injected(struct wf_worker *worker);
 void wf_worker_push_ring(struct wf_worker *worker, struct wf_proc *proc);
-void wf_worker_notify(struct wf_worker *worker);
 void wf_worker_poll_driver(struct wf_worker *worker);
-unsigned wf_worker_expire_timers(struct wf_worker *worker);
 bool wf_worker_has_local_work(struct wf_worker *worker);
 
 /* Sends the token of a wake whose target's parked bit the caller has cleared. Any thread. */
