@@ -2,7 +2,7 @@
  * boot.c: starting and joining workers, in two phases.
  *
  *	B1 each worker, on its own thread: names and pins itself, sets its timer slack, registers
- *	   with RCU, opens its driver; then reports (workers_booted) and waits for the word;
+ *	   with RCU, opens its drivers; then reports (workers_booted) and waits for the word;
  *	B2 the starter waits for all reports. If one failed, the word is "unwind": every worker
  *	   undoes its steps and ends, and the first error, with worker and step, is create's;
  *	   otherwise the word is "run", and workers enter their loops.
@@ -61,18 +61,52 @@ static int pin(struct wf_worker *worker)
 	return 0;
 }
 
-static int open_driver(struct wf_worker *worker)
+static int open_driver(struct wf_worker *worker, const struct wf_driver *driver)
 {
-	int r = worker->rt->driver->open(worker, &worker->driver_state);
+	struct wf_open_driver *open = &worker->drivers[worker->driver_count];
+	int r = driver->open(worker, &open->state);
 
 	if (r < 0) {
-		worker->driver_state = NULL;
 		wf_rt_error(worker->rt, (int)worker->number, "driver", r,
-			"driver %s cannot be opened", worker->rt->driver->name);
+			"driver %s cannot be opened", driver->name);
 		return r;
 	}
-	worker->driver = worker->rt->driver;
+	open->driver = driver;
+	worker->driver_count++;
 	return 0;
+}
+
+/* The main driver's sleep is to end when this one has something. */
+static int watch_driver(struct wf_worker *worker, const struct wf_open_driver *open)
+{
+	struct wf_open_driver *main = wf_worker_main_driver(worker);
+	int fd = open->driver->descriptor ? open->driver->descriptor(open->state) : -1;
+	int r;
+
+	if (fd < 0)
+		return 0;
+	r = main->driver->watch ? main->driver->watch(main->state, fd) : -ENOSYS;
+	if (r < 0)
+		wf_rt_error(worker->rt, (int)worker->number, "driver", r,
+			"driver %s cannot be watched by driver %s", open->driver->name,
+			main->driver->name);
+	return r;
+}
+
+/* What is open when one fails is closed by wf_boot_close_drivers(). */
+static int open_drivers(struct wf_worker *worker)
+{
+	const struct wf_driver_set *set = &worker->rt->drivers;
+	int r = open_driver(worker, set->main);
+
+	for (unsigned i = 0; r == 0 && set->polls && set->polls[i]; i++) {
+		if (set->polls[i] == set->main)
+			continue;
+		r = open_driver(worker, set->polls[i]);
+		if (r == 0)
+			r = watch_driver(worker, &worker->drivers[worker->driver_count - 1]);
+	}
+	return r;
 }
 
 static int open_worker(struct wf_worker *worker)
@@ -90,7 +124,7 @@ static int open_worker(struct wf_worker *worker)
 			return r;
 		}
 	}
-	return open_driver(worker);
+	return open_drivers(worker);
 }
 
 static void report(struct weft_rt *rt, bool failed)
@@ -117,16 +151,18 @@ static uint32_t await_word(struct weft_rt *rt)
 static void calibrate_sleeper(struct wf_worker *worker)
 {
 	struct weft_rt *rt = worker->rt;
+	const struct wf_driver *driver = wf_worker_main_driver(worker)->driver;
+	void *state = wf_worker_main_driver(worker)->state;
 
 	for (int i = 0; i < CALIBRATION_ROUNDS; i++) {
 		weft_time now = wf_clock_now_ns();
 
-		while (worker->driver->arm(worker->driver_state) == WF_DRIVER_RETRY)
-			(void)worker->driver->poll(worker->driver_state, WF_IO_BATCH, now);
+		while (driver->arm(state) == WF_DRIVER_RETRY)
+			(void)driver->poll(state, WF_IO_BATCH, now);
 		wf_u32_store_release(&rt->calibration_round, (uint32_t)(2 * i + 1));
-		(void)worker->driver->wait(worker->driver_state, now + WEFT_MS(20), now);
+		(void)driver->wait(state, now + WEFT_MS(20), now);
 		wf_u64_store_relaxed(&rt->calibration_woken, (uint64_t)wf_clock_now_ns());
-		worker->driver->disarm(worker->driver_state);
+		driver->disarm(state);
 		/* C1: release, with C2 in calibrate_waker(). */
 		wf_u32_store_release(&rt->calibration_round, (uint32_t)(2 * i + 2));
 		wf_futex_wake_all(&rt->calibration_round);
@@ -156,7 +192,7 @@ static void calibrate_waker(struct weft_rt *rt)
 		await_round(rt, (uint32_t)(2 * i + 1));
 		wf_futex_wait(&nobody, 0, weft_after(CALIBRATION_SLEEP_NS));
 		start = wf_clock_now_ns();
-		sleeper->driver->wake(sleeper->driver_state);
+		wf_worker_kick(sleeper);
 		await_round(rt, (uint32_t)(2 * i + 2));
 		took = (weft_time)wf_u64_load_relaxed(&rt->calibration_woken) - start;
 		if (took > 0 && took < least)
@@ -259,11 +295,16 @@ void wf_boot_join(struct weft_rt *rt)
 
 void wf_boot_close_drivers(struct weft_rt *rt)
 {
-	for (unsigned i = 0; i < rt->worker_count; i++)
-		if (rt->workers[i].driver_state) {
-			rt->driver->close(rt->workers[i].driver_state);
-			rt->workers[i].driver_state = NULL;
+	for (unsigned i = 0; i < rt->worker_count; i++) {
+		struct wf_worker *worker = &rt->workers[i];
+
+		while (worker->driver_count > 0) {
+			const struct wf_open_driver *last =
+				&worker->drivers[--worker->driver_count];
+
+			last->driver->close(last->state);
 		}
+	}
 }
 
 int wf_boot_start(struct weft_rt *rt)

@@ -37,6 +37,10 @@ enum {
 	WF_DRIVER_RETRY = 1, /* from arm(): poll again before sleeping */
 };
 
+enum {
+	WF_POLL_DRIVERS_MAX = 4, /* of a worker, beside its main driver */
+};
+
 /* struct wf_driver.caps */
 #define WF_DRIVER_CAN_PARK  (1u << 0)
 #define WF_DRIVER_SPIN_ONLY (1u << 1) /* no wake-up source: forbids parking, and says so */
@@ -77,8 +81,18 @@ struct wf_driver {
 	/* Ends the owner's wait(), or its next one. Any thread; async-signal-safe; never fails. */
 	void (*wake)(void *state);
 
-	/* Lets wait() also end when `fd` (of a poll-mode driver) becomes readable. 0 or -errno. */
+	/*
+	 * Lets wait() also end while `fd` (of a poll-mode driver) is readable. 0 or -errno. poll()
+	 * need not look at it: the worker polls that driver itself.
+	 */
 	int (*watch)(void *state, int fd);
+
+	/*
+	 * Poll-mode drivers: a descriptor that is readable while poll() would find something, or
+	 * when next_deadline() has become earlier; asked once, after open. NULL or a negative
+	 * result: there is none; such a driver ends the owner's sleep by wf_worker_kick().
+	 */
+	int (*descriptor)(void *state);
 
 	void (*stats)(const void *state, struct wf_driver_stats *stats_out);
 
@@ -93,7 +107,14 @@ struct wf_io_hooks {
 	void (*rt_close)(void *state); /* after every driver has closed: an assertion, then free */
 };
 
-extern const struct wf_driver *const wf_drivers[]; /* NULL ends it */
+extern const struct wf_driver *const wf_drivers[]; /* main drivers; NULL ends it */
+
+/*
+ * Poll-mode drivers that every worker opens beside its main one, after it and in this order; one
+ * that is the runtime's main driver is left out. They have open, poll and close; NULL may stand for
+ * flush, next_deadline, arm, disarm, descriptor and stats. NULL ends it.
+ */
+extern const struct wf_driver *const wf_poll_drivers[];
 extern const struct wf_io_hooks wf_io_hooks;
 
 #endif

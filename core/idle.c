@@ -45,7 +45,14 @@ void wf_worker_wake(struct wf_worker *target, enum wf_token token)
 {
 	/* K1: release, with K2 in token_consume(): what the waker did before. */
 	wf_u32_store_release(&target->token, token);
-	target->driver->wake(target->driver_state);
+	wf_worker_kick(target);
+}
+
+void wf_worker_kick(struct wf_worker *worker)
+{
+	const struct wf_open_driver *main = wf_worker_main_driver(worker);
+
+	main->driver->wake(main->state);
 }
 
 void wf_rt_wake_for_work(struct weft_rt *rt)
@@ -211,7 +218,8 @@ static void gap_learn(struct wf_worker *worker, int64_t gap_ns)
 static weft_time next_deadline(struct wf_worker *worker)
 {
 	weft_time wheel = wf_wheel_next(&worker->wheel);
-	weft_time driver = worker->driver->next_deadline(worker->driver_state);
+	struct wf_open_driver *main = wf_worker_main_driver(worker);
+	weft_time driver = main->driver->next_deadline(main->state);
 	weft_time life = wf_life_deadline(worker->rt);
 	weft_time tend = wf_table_deadline(worker);
 	weft_time first = wheel < driver ? wheel : driver;
@@ -296,12 +304,13 @@ static void token_consume(struct wf_worker *worker)
 
 static void sleep_in_driver(struct wf_worker *worker)
 {
+	struct wf_open_driver *main = wf_worker_main_driver(worker);
 	weft_time deadline = next_deadline(worker);
 	int r;
 
 	wf_count(&worker->counters.parks, 1);
 	worker->collecting = true;
-	r = worker->driver->wait(worker->driver_state, deadline, worker->now);
+	r = main->driver->wait(main->state, deadline, worker->now);
 	worker->collecting = false;
 	worker->now = wf_clock_now_ns();
 	if (WF_UNLIKELY(r < 0))
@@ -311,11 +320,12 @@ static void sleep_in_driver(struct wf_worker *worker)
 /* Steps P1 to P5. */
 static void park(struct wf_worker *worker)
 {
+	struct wf_open_driver *main = wf_worker_main_driver(worker);
 	struct weft_rt *rt = worker->rt;
 	bool slept = false;
 
 	/* P1 */
-	if (worker->driver->arm(worker->driver_state) == WF_DRIVER_RETRY) {
+	if (main->driver->arm(main->state) == WF_DRIVER_RETRY) {
 		wf_worker_poll_driver(worker);
 		return;
 	}
@@ -329,7 +339,7 @@ static void park(struct wf_worker *worker)
 	/* P5 */
 	if (!wf_idle_unpark_self(&rt->idle, worker->number))
 		token_consume(worker);
-	worker->driver->disarm(worker->driver_state);
+	main->driver->disarm(main->state);
 	if (slept && worker->work_wake_due) {
 		worker->work_wake_due = false;
 		wf_rt_wake_for_work(rt);

@@ -120,10 +120,27 @@ static void raise_fd_limit(void)
 	}
 }
 
+static int choose_drivers(struct weft_rt *rt, const struct weft_rt_opts *opts,
+	const struct wf_driver_set *drivers)
+{
+	const char *name = opts->driver ? opts->driver : WF_DRIVER_DEFAULT;
+	unsigned count = 0;
+
+	rt->drivers = *drivers;
+	if (!rt->drivers.main)
+		rt->drivers.main = find_driver(name);
+	if (!rt->drivers.main)
+		return refuse(rt, "driver", -ENODEV, "unknown driver \"%s\"", name);
+	for (unsigned i = 0; drivers->polls && drivers->polls[i]; i++)
+		count += drivers->polls[i] != rt->drivers.main;
+	if (count > WF_POLL_DRIVERS_MAX)
+		return refuse(rt, "driver", -EINVAL, "%u drivers beside the main one, at most %d",
+			count, WF_POLL_DRIVERS_MAX);
+	return 0;
+}
+
 static int read_opts(struct weft_rt *rt, const struct weft_rt_opts *opts)
 {
-	const char *driver = opts->driver ? opts->driver : WF_DRIVER_DEFAULT;
-
 	if (opts->flags & ~RT_FLAGS)
 		return refuse(
 			rt, "options", -EINVAL, "unknown flags 0x%x", opts->flags & ~RT_FLAGS);
@@ -138,9 +155,6 @@ static int read_opts(struct weft_rt *rt, const struct weft_rt_opts *opts)
 	if (opts->processes_max > WF_INDEX_MASK)
 		return refuse(
 			rt, "options", -EINVAL, "processes_max is more than %u", WF_INDEX_MASK);
-	rt->driver = find_driver(driver);
-	if (!rt->driver)
-		return refuse(rt, "driver", -ENODEV, "unknown driver \"%s\"", driver);
 	rt->flags = opts->flags;
 	rt->idle_mode = opts->idle == WEFT_IDLE_DEFAULT ? WEFT_IDLE_ADAPTIVE : opts->idle;
 	rt->stack_bytes = opts->stack_size ? opts->stack_size : WF_STACK_SIZE;
@@ -184,7 +198,6 @@ static int make_workers(
 		worker->rt = rt;
 		worker->number = i;
 		worker->cpu = pinned && i < cpus->count ? cpus->cpu[i] : -1;
-		worker->driver = rt->driver;
 		worker->random = 0x9e3779b97f4a7c15ULL * (i + 1);
 		worker->now = now;
 		worker->idle.gap_ns = INT32_MAX;
@@ -280,11 +293,15 @@ static void free_rt(struct weft_rt *rt)
 	allocator.release(allocator.ctx, rt, sizeof *rt);
 }
 
-static int make(struct weft_rt *rt, const struct weft_rt_opts *opts)
+static int make(struct weft_rt *rt, const struct weft_rt_opts *opts,
+	const struct wf_driver_set *drivers)
 {
 	struct wf_cpus cpus;
 	int r = read_opts(rt, opts);
 
+	if (r < 0)
+		return r;
+	r = choose_drivers(rt, opts, drivers);
 	if (r < 0)
 		return r;
 	r = wf_context_check();
@@ -328,7 +345,8 @@ static struct weft_rt *allocate_rt(const struct weft_rt_opts *opts)
 	return rt;
 }
 
-static int create(const struct weft_rt_opts *opts, weft_rt **rt_out)
+static int create(
+	const struct weft_rt_opts *opts, const struct wf_driver_set *drivers, weft_rt **rt_out)
 {
 	struct weft_rt_opts own = { .size = sizeof own };
 	struct weft_rt *rt;
@@ -342,7 +360,7 @@ static int create(const struct weft_rt_opts *opts, weft_rt **rt_out)
 	rt = allocate_rt(&own);
 	if (!rt)
 		return wf_complain(&own, "runtime", -ENOMEM, "no memory for a runtime");
-	r = make(rt, &own);
+	r = make(rt, &own, drivers);
 	if (r < 0) {
 		if (own.error)
 			*own.error = rt->errors[0];
@@ -353,13 +371,21 @@ static int create(const struct weft_rt_opts *opts, weft_rt **rt_out)
 	return 0;
 }
 
-int weft_rt_create(const struct weft_rt_opts *opts, weft_rt **rt_out)
+int wf_rt_create_with(
+	const struct weft_rt_opts *opts, const struct wf_driver_set *drivers, weft_rt **rt_out)
 {
 	int saved = errno; /* looking for files that need not exist sets it */
-	int r = create(opts, rt_out);
+	int r = create(opts, drivers, rt_out);
 
 	errno = saved;
 	return r;
+}
+
+int weft_rt_create(const struct weft_rt_opts *opts, weft_rt **rt_out)
+{
+	static const struct wf_driver_set drivers = { NULL, wf_poll_drivers };
+
+	return wf_rt_create_with(opts, &drivers, rt_out);
 }
 
 /* --- running --- */
@@ -483,12 +509,21 @@ unsigned wf_worker_number(const struct wf_worker *worker)
 
 void *wf_worker_driver_state(const struct wf_worker *worker)
 {
-	return worker->driver_state;
+	return worker->drivers[0].state;
 }
 
 const struct wf_driver *wf_worker_driver(const struct wf_worker *worker)
 {
-	return worker->driver;
+	return worker->drivers[0].driver;
+}
+
+void *wf_worker_driver_state_of(
+	const struct wf_worker *worker, const struct wf_driver *driver)
+{
+	for (unsigned i = 0; i < worker->driver_count; i++)
+		if (worker->drivers[i].driver == driver)
+			return worker->drivers[i].state;
+	return NULL;
 }
 
 struct wf_worker *wf_rt_worker(const struct weft_rt *rt, unsigned number)

@@ -50,6 +50,15 @@ struct wf_foreign_joiner {
 	wf_atomic_u32 state; /* 0 free, 1 waiting, 2 told; futex */
 };
 
+/*
+ * Which drivers a runtime has. main NULL: the one of wf_drivers[] that the options name. polls: as
+ * wf_poll_drivers[]; NULL: none.
+ */
+struct wf_driver_set {
+	const struct wf_driver *main;
+	const struct wf_driver *const *polls;
+};
+
 struct weft_rt {
 	/* Constant after create. */
 	struct wf_worker *workers;
@@ -64,7 +73,7 @@ struct weft_rt {
 	size_t stack_bytes;
 	uint32_t processes_max;
 	unsigned flags;
-	const struct wf_driver *driver;
+	struct wf_driver_set drivers;
 	struct weft_allocator allocator;
 	weft_log_fn log;
 	void *log_ctx;
@@ -115,6 +124,10 @@ void wf_foreign_begin(struct weft_rt *rt);
 void wf_foreign_refused(struct weft_rt *rt);
 void wf_foreign_end(struct weft_rt *rt);
 bool wf_foreign_busy(const struct weft_rt *rt);
+
+/* weft_rt_create() with other drivers: that one takes {NULL, wf_poll_drivers}. */
+int wf_rt_create_with(
+	const struct weft_rt_opts *opts, const struct wf_driver_set *drivers, weft_rt **rt_out);
 
 /* boot.c */
 int wf_boot_start(struct weft_rt *rt);

@@ -47,8 +47,25 @@ struct wf_wait {
 struct wf_worker *wf_worker_self(void);
 struct weft_rt *wf_worker_rt(const struct wf_worker *worker);
 unsigned wf_worker_number(const struct wf_worker *worker);
+
+/* Its main driver, and that one's state. */
 void *wf_worker_driver_state(const struct wf_worker *worker);
 const struct wf_driver *wf_worker_driver(const struct wf_worker *worker);
+
+/*
+ * The state of `driver` on that worker, be it its main driver or one beside it; NULL: not open. Any
+ * thread while the runtime lives, once weft_rt_create() has returned; the owner from open on.
+ */
+struct wf_driver;
+void *wf_worker_driver_state_of(
+	const struct wf_worker *worker, const struct wf_driver *driver);
+
+/*
+ * Ends the worker's sleep in its main driver, or its next one: it polls all its drivers. For
+ * poll-mode drivers without a descriptor. Says nothing else: whoever calls has published what poll
+ * is to find. Any thread while the runtime lives; async-signal-safe; one system call at most.
+ */
+void wf_worker_kick(struct wf_worker *worker);
 
 /* The n-th worker of a runtime, and the CPU it is pinned to (-1: none). */
 struct wf_worker *wf_rt_worker(const struct weft_rt *rt, unsigned number);

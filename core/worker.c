@@ -542,26 +542,27 @@ WF_COLD void wf_worker_driver_failed(struct wf_worker *worker, int error)
 		return;
 	worker->driver_failed = true;
 	wf_rt_error(worker->rt, (int)worker->number, "poll", error, "the driver %s has failed",
-		worker->driver->name);
+		wf_worker_main_driver(worker)->driver->name);
 	wf_life_begin_stop(worker->rt, 0);
 }
 
 void wf_worker_poll_driver(struct wf_worker *worker)
 {
+	struct wf_open_driver *main = wf_worker_main_driver(worker);
 	int r;
 
 	worker->collecting = true;
-	r = worker->driver->poll(worker->driver_state, WF_IO_BATCH, worker->now);
+	r = main->driver->poll(main->state, WF_IO_BATCH, worker->now);
 	worker->collecting = false;
 	if (WF_UNLIKELY(r < 0)) {
 		wf_worker_driver_failed(worker, r);
 		r = 0;
 	}
 	/* A driver that has nothing is asked less often, by workers that have plenty to do. */
-	worker->poll_skip_next = r > 0 ? 0
-		: worker->poll_skip_next < WF_POLL_BACKOFF_MAX / 2 ? worker->poll_skip_next * 2 + 1
-								   : WF_POLL_BACKOFF_MAX;
-	worker->poll_skip = worker->poll_skip_next;
+	main->poll_skip_next = r > 0 ? 0
+		: main->poll_skip_next < WF_POLL_BACKOFF_MAX / 2 ? main->poll_skip_next * 2 + 1
+								 : WF_POLL_BACKOFF_MAX;
+	main->poll_skip = main->poll_skip_next;
 	if (worker->work_wake_due) {
 		worker->work_wake_due = false;
 		wf_rt_wake_for_work(worker->rt);
@@ -571,8 +572,10 @@ void wf_worker_poll_driver(struct wf_worker *worker)
 /* Under load: only every few intervals when the driver has had nothing lately. */
 static void poll_driver_busy(struct wf_worker *worker)
 {
-	if (worker->poll_skip > 0) {
-		worker->poll_skip--;
+	struct wf_open_driver *main = wf_worker_main_driver(worker);
+
+	if (main->poll_skip > 0) {
+		main->poll_skip--;
 		return;
 	}
 	wf_worker_poll_driver(worker);
@@ -656,6 +659,7 @@ static void wake_others(struct wf_worker *worker)
 
 void wf_worker_run(struct wf_worker *worker)
 {
+	const struct wf_open_driver *main = wf_worker_main_driver(worker);
 	struct weft_rt *rt = worker->rt;
 
 	while (wf_u32_load_relaxed(&rt->stop_phase) != WF_ENDED) {
@@ -668,7 +672,7 @@ void wf_worker_run(struct wf_worker *worker)
 			wf_worker_poll_driver(worker);
 		else
 			poll_driver_busy(worker);
-		worker->driver->flush(worker->driver_state);
+		main->driver->flush(main->state);
 		release_yielded(worker);
 		messages = wf_worker_drain_inbox(worker); /* 5 */
 		fired = expire_timers(worker);  /* 6 */

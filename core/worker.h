@@ -72,6 +72,14 @@ struct wf_idle_policy {
 	int64_t credited_at_ns;
 };
 
+/* A driver that is open on a worker. Constant while it is open, but for the back-off (owner). */
+struct wf_open_driver {
+	const struct wf_driver *driver;
+	void *state;
+	unsigned poll_skip;      /* turns left before the next poll */
+	unsigned poll_skip_next;
+};
+
 struct wf_worker {
 	/* Owner: hot. */
 	struct weft_rt *rt;
@@ -105,10 +113,8 @@ struct wf_worker {
 	/* Owner: warm. */
 	struct wf_fifo inbox_rest;  /* drained from the inbox, not yet handled */
 	struct wf_retired retired;
-	void *driver_state;
-	const struct wf_driver *driver;
-	unsigned poll_skip;         /* full turns left before the next poll */
-	unsigned poll_skip_next;
+	struct wf_open_driver drivers[1 + WF_POLL_DRIVERS_MAX]; /* [0] is the main one */
+	unsigned driver_count;
 	uint64_t random;
 	struct wf_idle_policy idle;
 	unsigned seen_stop;         /* the last rt->stop_phase acted upon */
@@ -132,6 +138,11 @@ struct wf_worker {
 	/* Owner: big. */
 	struct wf_wheel wheel WF_ALIGNED(WF_FALSE_SHARING);
 };
+
+WF_INLINE struct wf_open_driver *wf_worker_main_driver(struct wf_worker *worker)
+{
+	return &worker->drivers[0];
+}
 
 /* Adds to a counter of the owner's. */
 WF_INLINE void wf_count(wf_atomic_u64 *counter, uint64_t n)

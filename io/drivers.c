@@ -13,6 +13,10 @@ const struct wf_driver *const wf_drivers[] = {
 	NULL,
 };
 
+const struct wf_driver *const wf_poll_drivers[] = {
+	NULL,
+};
+
 static int io_open(struct weft_rt *rt, void **state_out)
 {
 	struct wf_io *io = wf_alloc(rt, WF_FALSE_SHARING, sizeof(*io));

@@ -362,6 +362,7 @@ static const struct wf_driver sim_driver = {.name = "sim",
 	.close = driver_close};
 
 const struct wf_driver *const wf_drivers[] = {&sim_driver, NULL};
+const struct wf_driver *const wf_poll_drivers[] = {NULL};
 
 static int io_open(struct weft_rt *rt, void **state_out)
 {
