@@ -80,9 +80,12 @@ static int open_driver(struct wf_worker *worker, const struct wf_driver *driver)
 static int watch_driver(struct wf_worker *worker, const struct wf_open_driver *open)
 {
 	struct wf_open_driver *main = wf_worker_main_driver(worker);
-	int fd = open->driver->descriptor ? open->driver->descriptor(open->state) : -1;
+	int fd;
 	int r;
 
+	if (worker->rt->idle_mode == WEFT_IDLE_SPIN || !open->driver->descriptor)
+		return 0;
+	fd = open->driver->descriptor(open->state);
 	if (fd < 0)
 		return 0;
 	r = main->driver->watch ? main->driver->watch(main->state, fd) : -ENOSYS;

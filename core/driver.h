@@ -1,22 +1,41 @@
 /*
  * driver.h: the seam between the scheduler and I/O: all that core/ knows of io/.
  *
- * A driver is a source of completions that a worker polls and may sleep in. Each worker has one
- * main driver, its only park point; io/drivers.c lists them, the first is the default's fallback.
- * The seam is data: io/ defines the two objects at the end of this page, core/ calls through them.
+ * A driver is a source of completions that a worker polls and may sleep in. The seam is data: io/
+ * defines the objects at the end of this page, core/ calls through them.
  *
- * Who calls what. open, poll, flush, next_deadline, arm, wait, disarm: the owning worker's thread
- * only. close: whoever destroys the runtime, after that thread has ended. wake: any thread, between
- * a successful open and close. stats: any thread, figures are
- * relaxed.
+ * Each worker has one main driver, its only park point: wf_drivers[] lists them, the first is the
+ * default's fallback. Beside it every worker opens the poll-mode drivers of wf_poll_drivers[]. What
+ * ends a sleep on behalf of one of those is its descriptor, which the main driver watches, or
+ * wf_worker_kick() (core/sched.h), or its next_deadline().
+ *
+ * A spin-only driver has nothing that could end a sleep. A runtime with one, main or not, never
+ * parks: its workers idle as with WEFT_IDLE_SPIN, whatever the program asked for, and one line on
+ * the log says so, at level warn if it asked, else info (none if it asked for that). With
+ * WEFT_IDLE_SPIN, for whatever reason, nobody calls arm, wait, disarm, wake, watch or descriptor of
+ * any driver; a spin-only one may leave them NULL.
+ *
+ * Who calls what. open, poll, flush, next_deadline, arm, wait, disarm, watch, descriptor: the
+ * owning worker's thread only. close: whoever destroys the runtime, after that thread has ended;
+ * in reverse order of opening. wake: any thread, between a successful open and close. stats: any
+ * thread, figures are relaxed.
+ *
+ * When a worker polls. Every turn and WF_IO_INTERVAL picks, and all the time while it spins. One
+ * that had nothing is left out 1, 3, 7, then always 8 times, until it has something again or the
+ * worker nothing to run; the main one only while turns are full. So a poll that finds nothing
+ * should cost a few loads. flush: at the end of every turn.
  *
  * How a worker sleeps:
- *	1 arm(): make sure that everything that happens from here on ends a wait; WF_DRIVER_RETRY if
- *	  something is there already: the worker polls instead of sleeping.
+ *	1 arm(), all drivers, the main one first: make sure that everything that happens from here
+ *	  on ends a wait; WF_DRIVER_RETRY if something is there already: those armed before are
+ *	  disarmed, and the worker polls all instead of sleeping.
  *	2 the worker announces its park and re-checks its queues (sync/idle.h).
- *	3 wait(deadline): sleeps until the deadline, a completion, or wake(); handles completions as
- *	  poll() does. A wake() between 1 and 3 makes it return at once: wakes are latched.
- *	4 disarm(). Also when 2 found something and 3 was left out.
+ *	3 wait(deadline), the main one: sleeps until the deadline (no later than any driver's
+ *	  next_deadline()), a completion, a watched descriptor, or wake(); handles its completions
+ *	  as poll() does. A wake() between 1 and 3 makes it return at once: wakes are latched.
+ *	4 disarm(), all, in reverse. Also when 2 found something and 3 was left out.
+ *	5 after 3: poll(), all others.
+ * Between arm() and disarm() nothing but next_deadline() and wait() is called.
  *
  * poll() and wait() make processes ready by wf_wait_claim() (core/sched.h). The worker sets things
  * up so that wakes from inside them are collected and followed by at most one work wake, and one
@@ -42,8 +61,8 @@ enum {
 };
 
 /* struct wf_driver.caps */
-#define WF_DRIVER_CAN_PARK  (1u << 0)
-#define WF_DRIVER_SPIN_ONLY (1u << 1) /* no wake-up source: forbids parking, and says so */
+#define WF_DRIVER_CAN_PARK  (1u << 0) /* may be a main driver: has arm, wait, disarm, wake */
+#define WF_DRIVER_SPIN_ONLY (1u << 1) /* forbids parking: see above */
 #define WF_DRIVER_NEEDS_KICK (1u << 2)
 #define WF_DRIVER_ZERO_COPY (1u << 3)
 #define WF_DRIVER_STREAM    (1u << 4)

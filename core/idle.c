@@ -13,8 +13,12 @@
  * at start. An idle worker spins while the predicted gap (an average of past ones) is below that,
  * for at most that long, out of a credit of WF_SPIN_CREDIT_PERCENT of its time; never when only a
  * timer can end the gap, and never when there are more workers than CPUs or quota.
+ *
+ * WEFT_IDLE_SPIN, by option or because a driver is spin-only: the spin has no limit, so park() is
+ * never called. Where workers have to share CPUs they offer theirs to the others every round.
  */
 #include "core/inbox.h"
+#include "core/internal.h"
 #include "core/runtime.h"
 #include "core/wake.h"
 #include "timer/clock.h"
@@ -52,7 +56,8 @@ void wf_worker_kick(struct wf_worker *worker)
 {
 	const struct wf_open_driver *main = wf_worker_main_driver(worker);
 
-	main->driver->wake(main->state);
+	if (worker->rt->idle_mode != WEFT_IDLE_SPIN) /* else it never sleeps */
+		main->driver->wake(main->state);
 }
 
 void wf_rt_wake_for_work(struct weft_rt *rt)
@@ -218,14 +223,20 @@ static void gap_learn(struct wf_worker *worker, int64_t gap_ns)
 static weft_time next_deadline(struct wf_worker *worker)
 {
 	weft_time wheel = wf_wheel_next(&worker->wheel);
-	struct wf_open_driver *main = wf_worker_main_driver(worker);
-	weft_time driver = main->driver->next_deadline(main->state);
 	weft_time life = wf_life_deadline(worker->rt);
 	weft_time tend = wf_table_deadline(worker);
-	weft_time first = wheel < driver ? wheel : driver;
+	weft_time first = wheel < life ? wheel : life;
 
-	first = first < life ? first : life;
-	return first < tend ? first : tend;
+	first = first < tend ? first : tend;
+	for (unsigned i = 0; i < worker->driver_count; i++) {
+		const struct wf_open_driver *open = &worker->drivers[i];
+		weft_time driver = open->driver->next_deadline
+			? open->driver->next_deadline(open->state)
+			: WEFT_FOREVER;
+
+		first = first < driver ? first : driver;
+	}
+	return first;
 }
 
 /*
@@ -246,8 +257,10 @@ static bool spin(struct wf_worker *worker, weft_time start, int64_t limit_ns)
 			wf_pause();
 		}
 		worker->now = wf_clock_now_ns();
-		wf_worker_poll_driver(worker);
+		wf_worker_poll_drivers(worker, 0);
 		wf_rcu_quiescent();
+		if (!rt->may_spin)
+			wf_thread_yield();
 		if (wf_worker_has_local_work(worker) ||
 			wf_wheel_next(&worker->wheel) <= worker->now)
 			return true;
@@ -314,19 +327,43 @@ static void sleep_in_driver(struct wf_worker *worker)
 	worker->collecting = false;
 	worker->now = wf_clock_now_ns();
 	if (WF_UNLIKELY(r < 0))
-		wf_worker_driver_failed(worker, r);
+		wf_worker_driver_failed(worker, main->driver, r);
 }
 
-/* Steps P1 to P5. */
+/* The first `count`, in reverse. */
+static void disarm(struct wf_worker *worker, unsigned count)
+{
+	while (count-- > 0) {
+		const struct wf_open_driver *open = &worker->drivers[count];
+
+		if (open->driver->disarm)
+			open->driver->disarm(open->state);
+	}
+}
+
+/* Step P1: all, or none if one of them has something. */
+static bool arm(struct wf_worker *worker)
+{
+	for (unsigned i = 0; i < worker->driver_count; i++) {
+		const struct wf_open_driver *open = &worker->drivers[i];
+
+		if (open->driver->arm && open->driver->arm(open->state) == WF_DRIVER_RETRY) {
+			disarm(worker, i);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Steps P1 to P6. */
 static void park(struct wf_worker *worker)
 {
-	struct wf_open_driver *main = wf_worker_main_driver(worker);
 	struct weft_rt *rt = worker->rt;
 	bool slept = false;
 
-	/* P1 */
-	if (main->driver->arm(main->state) == WF_DRIVER_RETRY) {
-		wf_worker_poll_driver(worker);
+	WF_ASSERT(rt->idle_mode != WEFT_IDLE_SPIN); /* a driver may have forbidden it */
+	if (!arm(worker)) {
+		wf_worker_poll_drivers(worker, 0);
 		return;
 	}
 	/* P2: one RMW sets our bit and gives a searcher's count back. */
@@ -339,11 +376,9 @@ static void park(struct wf_worker *worker)
 	/* P5 */
 	if (!wf_idle_unpark_self(&rt->idle, worker->number))
 		token_consume(worker);
-	main->driver->disarm(main->state);
-	if (slept && worker->work_wake_due) {
-		worker->work_wake_due = false;
-		wf_rt_wake_for_work(rt);
-	}
+	disarm(worker, worker->driver_count);
+	if (slept)
+		wf_worker_poll_drivers(worker, 1); /* P6: wait() has polled the main one */
 }
 
 void wf_worker_idle(struct wf_worker *worker)

@@ -29,6 +29,7 @@ const char *wf_thread_remedy(int error);
 void wf_thread_join(pthread_t thread);
 void wf_thread_name(const char *name); /* of the caller; at most 15 bytes */
 int wf_thread_pin(int cpu);            /* the caller; 0 or -errno */
+void wf_thread_yield(void);            /* whoever else is ready may have this CPU */
 
 /*
  * Waits while *word == value, until the deadline (weft_time). Spurious returns happen. Any thread.

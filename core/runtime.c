@@ -139,6 +139,30 @@ static int choose_drivers(struct weft_rt *rt, const struct weft_rt_opts *opts,
 	return 0;
 }
 
+static const struct wf_driver *find_spin_only(const struct wf_driver_set *drivers)
+{
+	if (drivers->main->caps & WF_DRIVER_SPIN_ONLY)
+		return drivers->main;
+	for (unsigned i = 0; drivers->polls && drivers->polls[i]; i++)
+		if (drivers->polls[i]->caps & WF_DRIVER_SPIN_ONLY)
+			return drivers->polls[i];
+	return NULL;
+}
+
+/* A driver that cannot end a sleep forbids it. Louder if the program asked for something else. */
+static void choose_idle(struct weft_rt *rt, enum weft_idle asked)
+{
+	const struct wf_driver *driver = find_spin_only(&rt->drivers);
+
+	rt->idle_mode = asked == WEFT_IDLE_DEFAULT ? WEFT_IDLE_ADAPTIVE : asked;
+	if (!driver || asked == WEFT_IDLE_SPIN)
+		return;
+	rt->idle_mode = WEFT_IDLE_SPIN;
+	wf_log(rt, asked == WEFT_IDLE_DEFAULT ? WEFT_LOG_INFO : WEFT_LOG_WARN,
+		"driver %s can only be polled: workers never sleep, as with idle=spin",
+		driver->name);
+}
+
 static int read_opts(struct weft_rt *rt, const struct weft_rt_opts *opts)
 {
 	if (opts->flags & ~RT_FLAGS)
@@ -156,7 +180,6 @@ static int read_opts(struct weft_rt *rt, const struct weft_rt_opts *opts)
 		return refuse(
 			rt, "options", -EINVAL, "processes_max is more than %u", WF_INDEX_MASK);
 	rt->flags = opts->flags;
-	rt->idle_mode = opts->idle == WEFT_IDLE_DEFAULT ? WEFT_IDLE_ADAPTIVE : opts->idle;
 	rt->stack_bytes = opts->stack_size ? opts->stack_size : WF_STACK_SIZE;
 	rt->processes_max = opts->processes_max ? opts->processes_max : WF_INDEX_MASK;
 	snprintf(rt->name, sizeof rt->name, "%.15s", opts->name ? opts->name : "weft");
@@ -304,6 +327,7 @@ static int make(struct weft_rt *rt, const struct weft_rt_opts *opts,
 	r = choose_drivers(rt, opts, drivers);
 	if (r < 0)
 		return r;
+	choose_idle(rt, opts->idle);
 	r = wf_context_check();
 	if (r < 0)
 		return refuse(rt, "runtime", r, "fibers cannot run on hardware shadow stacks");

@@ -172,6 +172,11 @@ int wf_thread_pin(int cpu)
 	return -pthread_setaffinity_np(pthread_self(), sizeof set, &set);
 }
 
+void wf_thread_yield(void)
+{
+	(void)sched_yield();
+}
+
 /* --- futexes --- */
 
 void wf_futex_wait(wf_atomic_u32 *word, uint32_t value, weft_time deadline)

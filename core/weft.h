@@ -42,6 +42,7 @@ enum weft_idle {
 	WEFT_IDLE_ADAPTIVE,    /* spins where a gap is likely short, within a credit; parks else */
 	WEFT_IDLE_PARK,        /* sleeps at once: least CPU */
 	WEFT_IDLE_SPIN,        /* never sleeps: least latency, all of the CPU */
+	/* A driver that can only be polled makes it SPIN, with a line on the log. */
 };
 
 enum weft_pin {
@@ -123,8 +124,8 @@ struct weft_rt_opts {
 WEFT_API int weft_main(const struct weft_rt_opts *opts, weft_fn fn, void *arg);
 
 /*
- * Makes a runtime. Returns when every worker has pinned itself and opened its driver; if one
- * cannot, the others are ended again and opts->error names worker and step.
+ * Makes a runtime. Returns when every worker has pinned itself and opened its drivers; if
+ * one cannot, the others are ended again and opts->error names worker and step.
  * Ownership: the caller's, until weft_rt_destroy(). Threads: any thread outside a worker. Blocks:
  * the thread, for milliseconds.
  * Returns: 0; -EINVAL (a bad option: the text says which); -ENODEV (an explicit CPU list that

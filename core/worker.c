@@ -4,9 +4,9 @@
  * A turn, in order (wf_worker_run reads top to bottom):
  *	1 take the time;
  *	2 run up to WF_BUDGET processes, for at most 1 ms: the next slot, then the private list and
- *	  the ring alternately, the injector on its interval, the driver every WF_IO_INTERVAL picks;
+ *	  the ring alternately, the injector on its interval, drivers every WF_IO_INTERVAL picks;
  *	3 one RCU quiescent state;
- *	4 poll the driver without waiting;
+ *	4 poll the drivers without waiting, those with nothing lately less often;
  *	5 drain the inbox;
  *	6 expire timers;
  *	7 wake others if work is left over;
@@ -506,7 +506,7 @@ void wf_worker_switch(struct wf_worker *worker, struct wf_proc *p, enum wf_switc
 	(void)wf_fiber_switch(p->live.fiber, next->live.fiber, &worker->sched);
 }
 
-/* --- the driver and the timers --- */
+/* --- the drivers and the timers --- */
 
 static bool has_yielded(const struct wf_worker *worker)
 {
@@ -536,49 +536,88 @@ static void release_yielded(struct wf_worker *worker)
 		release_movable(worker, WF_CONTAINER_OF(node, struct wf_proc, run));
 }
 
-WF_COLD void wf_worker_driver_failed(struct wf_worker *worker, int error)
+WF_COLD void wf_worker_driver_failed(
+	struct wf_worker *worker, const struct wf_driver *driver, int error)
 {
 	if (worker->driver_failed)
 		return;
 	worker->driver_failed = true;
 	wf_rt_error(worker->rt, (int)worker->number, "poll", error, "the driver %s has failed",
-		wf_worker_main_driver(worker)->driver->name);
+		driver->name);
 	wf_life_begin_stop(worker->rt, 0);
 }
 
-void wf_worker_poll_driver(struct wf_worker *worker)
+/* A driver that has nothing is asked less often, by workers that have plenty to do. */
+static void poll_driver(struct wf_worker *worker, struct wf_open_driver *open)
 {
-	struct wf_open_driver *main = wf_worker_main_driver(worker);
-	int r;
+	int r = open->driver->poll(open->state, WF_IO_BATCH, worker->now);
 
-	worker->collecting = true;
-	r = main->driver->poll(main->state, WF_IO_BATCH, worker->now);
-	worker->collecting = false;
 	if (WF_UNLIKELY(r < 0)) {
-		wf_worker_driver_failed(worker, r);
+		wf_worker_driver_failed(worker, open->driver, r);
 		r = 0;
 	}
-	/* A driver that has nothing is asked less often, by workers that have plenty to do. */
-	main->poll_skip_next = r > 0 ? 0
-		: main->poll_skip_next < WF_POLL_BACKOFF_MAX / 2 ? main->poll_skip_next * 2 + 1
+	open->poll_skip_next = r > 0 ? 0
+		: open->poll_skip_next < WF_POLL_BACKOFF_MAX / 2 ? open->poll_skip_next * 2 + 1
 								 : WF_POLL_BACKOFF_MAX;
-	main->poll_skip = main->poll_skip_next;
+	open->poll_skip = open->poll_skip_next;
+}
+
+/* One work wake for all that the drivers have made ready. */
+static void collected(struct wf_worker *worker)
+{
+	worker->collecting = false;
 	if (worker->work_wake_due) {
 		worker->work_wake_due = false;
 		wf_rt_wake_for_work(worker->rt);
 	}
 }
 
-/* Under load: only every few intervals when the driver has had nothing lately. */
-static void poll_driver_busy(struct wf_worker *worker)
+void wf_worker_poll_drivers(struct wf_worker *worker, unsigned first)
 {
-	struct wf_open_driver *main = wf_worker_main_driver(worker);
+	worker->collecting = true;
+	for (unsigned i = first; i < worker->driver_count; i++)
+		poll_driver(worker, &worker->drivers[i]);
+	collected(worker);
+}
 
-	if (main->poll_skip > 0) {
-		main->poll_skip--;
+/* Under load: only those whose turn it is. */
+static void poll_drivers_busy(struct wf_worker *worker)
+{
+	worker->collecting = true;
+	for (unsigned i = 0; i < worker->driver_count; i++) {
+		struct wf_open_driver *open = &worker->drivers[i];
+
+		if (open->poll_skip > 0)
+			open->poll_skip--;
+		else
+			poll_driver(worker, open);
+	}
+	collected(worker);
+}
+
+/*
+ * Step 4. The main driver waits for its turn only while turns are full, and is always asked before
+ * those that yielded run again; the others only need not be late.
+ */
+static void poll_after_batch(struct wf_worker *worker, unsigned ran)
+{
+	if (ran == 0) {
+		wf_worker_poll_drivers(worker, 0);
 		return;
 	}
-	wf_worker_poll_driver(worker);
+	if (ran < WF_BUDGET || has_yielded(worker))
+		wf_worker_main_driver(worker)->poll_skip = 0;
+	poll_drivers_busy(worker);
+}
+
+static void flush_drivers(struct wf_worker *worker)
+{
+	for (unsigned i = 0; i < worker->driver_count; i++) {
+		const struct wf_open_driver *open = &worker->drivers[i];
+
+		if (open->driver->flush)
+			open->driver->flush(open->state);
+	}
 }
 
 static unsigned expire_timers(struct wf_worker *worker)
@@ -635,7 +674,7 @@ static unsigned run_batch(struct wf_worker *worker)
 		}
 		if (WF_UNLIKELY(picks == io_due)) {
 			io_due += WF_IO_INTERVAL;
-			poll_driver_busy(worker);
+			poll_drivers_busy(worker);
 		}
 	}
 	wf_count(&worker->counters.picks, picks);
@@ -659,7 +698,6 @@ static void wake_others(struct wf_worker *worker)
 
 void wf_worker_run(struct wf_worker *worker)
 {
-	const struct wf_open_driver *main = wf_worker_main_driver(worker);
 	struct weft_rt *rt = worker->rt;
 
 	while (wf_u32_load_relaxed(&rt->stop_phase) != WF_ENDED) {
@@ -668,11 +706,8 @@ void wf_worker_run(struct wf_worker *worker)
 		worker->now = wf_clock_now_ns(); /* 1 */
 		ran = run_batch(worker);         /* 2 */
 		wf_rcu_quiescent();              /* 3 */
-		if (ran < WF_BUDGET || has_yielded(worker)) /* 4 */
-			wf_worker_poll_driver(worker);
-		else
-			poll_driver_busy(worker);
-		main->driver->flush(main->state);
+		poll_after_batch(worker, ran);   /* 4 */
+		flush_drivers(worker);
 		release_yielded(worker);
 		messages = wf_worker_drain_inbox(worker); /* 5 */
 		fired = expire_timers(worker);  /* 6 */

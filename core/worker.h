@@ -30,7 +30,7 @@ enum {
 	WF_INBOX_BUDGET = 256,        /* messages handled a turn */
 	WF_EXPIRE_BUDGET = 256,       /* timers fired a turn */
 	WF_OPERATIONS_BUDGET = 128,   /* operations that made progress before a process yields */
-	WF_POLL_BACKOFF_MAX = 8,      /* full turns between polls of a driver that has nothing */
+	WF_POLL_BACKOFF_MAX = 8,      /* turns between polls of a driver that has nothing */
 	WF_STEAL_ROUNDS = 2,          /* passes over all victims before a search gives up */
 };
 
@@ -155,8 +155,10 @@ void wf_worker_run(struct wf_worker *worker);
 void wf_worker_switch(struct wf_worker *worker, struct wf_proc *proc, enum wf_switch why);
 struct wf_proc *wf_worker_take_injected(struct wf_worker *worker);
 void wf_worker_push_ring(struct wf_worker *worker, struct wf_proc *proc);
-void wf_worker_poll_driver(struct wf_worker *worker);
 bool wf_worker_has_local_work(struct wf_worker *worker);
+
+/* Asks the drivers from the n-th on, whether or not it is their turn. */
+void wf_worker_poll_drivers(struct wf_worker *worker, unsigned first);
 
 /* Sends the token of a wake whose target's parked bit the caller has cleared. Any thread. */
 void wf_worker_wake(struct wf_worker *target, enum wf_token token);
@@ -167,8 +169,9 @@ void wf_rt_wake_for_work(struct weft_rt *rt);
 /* Wakes every parked worker (stop, end). Any thread. */
 void wf_rt_wake_all(struct weft_rt *rt);
 
-/* The driver has failed for good: one error, and the runtime stops. */
-void wf_worker_driver_failed(struct wf_worker *worker, int error);
+/* A driver has failed for good: one error, and the runtime stops. */
+void wf_worker_driver_failed(
+	struct wf_worker *worker, const struct wf_driver *driver, int error);
 
 /* idle.c: called with nothing to do; returns when there may be. */
 void wf_worker_idle(struct wf_worker *worker);

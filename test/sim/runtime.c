@@ -108,6 +108,11 @@ int wf_thread_pin(int cpu)
 	return 0;
 }
 
+void wf_thread_yield(void)
+{
+	sim_point("yield");
+}
+
 void wf_futex_wait(wf_atomic_u32 *word, uint32_t value, weft_time deadline)
 {
 	uint64_t timeout_ns = 0;

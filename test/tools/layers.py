@@ -70,6 +70,7 @@ OWNERS = {
         "sync/rcu.c": "who registered this thread",
     }),
     "sleep": (r"\b(usleep|nanosleep|sleep|sched_yield|thrd_\w+)\s*\(", {
+        "core/thread.c": "the wrapper",
     }),
     "randomness": (r"\b(rand|random|srand|srandom|drand48|getrandom|getentropy)\s*\(", {
     }),
