@@ -279,15 +279,15 @@ static void epoll_wake(void *state)
 	(void)wf_syscall6(SYS_write, epoll->wake_fd, (long)&one, sizeof(one), 0, 0, 0);
 }
 
-/* Level-triggered: whoever polls the descriptor's device may have left something in it. */
+/*
+ * Level-triggered: whoever polls the descriptor's device may have left something in it. Not counted
+ * in `watched`: it is for wait() alone, and must not cost each poll() a system call.
+ */
 static int epoll_watch(void *state, int fd)
 {
 	struct epoll *epoll = state;
-	int r = control(epoll->fd, EPOLL_CTL_ADD, fd, EPOLLIN, TOKEN_WATCH);
 
-	if (r == 0)
-		(void)wf_u32_fetch_add(&epoll->watched, 1);
-	return r;
+	return control(epoll->fd, EPOLL_CTL_ADD, fd, EPOLLIN, TOKEN_WATCH);
 }
 
 static void epoll_stats(const void *state, struct wf_driver_stats *stats_out)

@@ -148,17 +148,19 @@ Test(epoll, wakes_are_latched_and_merged, .timeout = 120)
 static int wake_met_by_poll(void *arg)
 {
 	void *state = instance_open();
+	struct wf_poller *poller = state;
 	int handled, fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
 	(void)arg;
-	cr_assert_eq(driver->watch(state, fd), 0); /* so that poll() asks the kernel */
+	cr_assert_eq(wf_fd_reset(fd, 0, NULL), 0);
+	cr_assert_eq(poller->add(poller, fd, (uint32_t)fd), 0); /* so that poll() asks the kernel */
 	driver->wake(state);
-	cr_assert_eq(poll_now(state, WF_IO_BATCH), 0);
+	cr_assert_eq(poll_now(state, WF_IO_BATCH), 1, "it is writable");
 	cr_assert_eq(stats_of(state).polls, 1);
 	cr_assert(!sleeps_until(state, NET_SOON, &handled));
 	cr_assert(sleeps_until(state, weft_after(WEFT_MS(2)), &handled));
 	driver->close(state);
-	close(fd);
+	cr_assert_eq(weft_close(fd), 0);
 	return 0;
 }
 
@@ -203,6 +205,8 @@ static int watched_device(void *arg)
 
 	(void)arg;
 	cr_assert_eq(driver->watch(state, fd), 0);
+	cr_assert_eq(poll_now(state, WF_IO_BATCH), 0);
+	cr_assert_eq(stats_of(state).polls, 0, "the device is polled by its own driver");
 	cr_assert(sleeps_until(state, weft_after(WEFT_MS(2)), &handled));
 	cr_assert_eq(write(fd, &one, sizeof(one)), (ssize_t)sizeof(one));
 	/* Not an edge: as long as the device is not emptied. */
