@@ -23,6 +23,8 @@ enum {
 	LENGTH_SEED = 1,
 };
 
+static_assert(SIM_LISTED == SIM_STRATEGIES, "a seed chooses any but a list");
+
 static struct sim_recording recording;
 static struct sim_preemption trial[SIM_PREEMPTIONS_MAX], shortest[SIM_PREEMPTIONS_MAX];
 
@@ -114,6 +116,14 @@ static double seconds_now(void)
 	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+/* What a schedule adds to the hash of its range. */
+static uint64_t hash_of(uint64_t seed, const struct sim_outcome *outcome)
+{
+	uint64_t state = seed ^ outcome->hash;
+
+	return sim_mix(&state);
+}
+
 bool sim_explore(const struct sim_scenario *scenario, uint64_t first, uint64_t count,
 	struct sim_statistics *statistics_out, struct sim_failure *failure_out)
 {
@@ -128,7 +138,8 @@ bool sim_explore(const struct sim_scenario *scenario, uint64_t first, uint64_t c
 		sim_schedule(scenario, &plan, NULL, false, &outcome);
 		statistics_out->schedules++;
 		statistics_out->steps += outcome.steps;
-		statistics_out->hash = (statistics_out->hash ^ outcome.hash) * 0x9e3779b97f4a7c15u;
+		statistics_out->by_strategy[plan.strategy]++;
+		statistics_out->hash += hash_of(seed, &outcome);
 	}
 	statistics_out->seconds = seconds_now() - start;
 	if (outcome.failed)

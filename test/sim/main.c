@@ -15,8 +15,9 @@ static struct {
 	const char *filter;
 	uint64_t first, count; /* of --seeds or $SEEDS; count 0: each test's own */
 	uint64_t replay;
-	bool replays, verbose;
-	bool failed; /* the test running */
+	bool replays, verbose, json, scenarios;
+	const struct sim_test *test; /* the one running */
+	bool failed;                 /* it */
 } run = {.first = 1};
 
 void sim_register(struct sim_test *test)
@@ -37,6 +38,45 @@ void sim_test_failed(const char *format, ...)
 	va_end(args);
 }
 
+/* --- lines for test/tools: one JSON object each --- */
+
+static void print_json_string(const char *text)
+{
+	putchar('"');
+	for (; *text != '\0'; text++) {
+		if (*text == '"' || *text == '\\')
+			putchar('\\');
+		putchar(*text);
+	}
+	putchar('"');
+}
+
+static void print_json_start(const struct sim_scenario *scenario)
+{
+	printf("{\"test\": \"%s/%s\", \"scenario\": ", run.test->suite, run.test->name);
+	print_json_string(scenario->name);
+}
+
+static void print_json_passed(
+	const struct sim_scenario *scenario, const struct sim_statistics *statistics)
+{
+	print_json_start(scenario);
+	printf(", \"first\": %" PRIu64 ", \"schedules\": %" PRIu64 ", \"strategies\": [%" PRIu64
+	       ", %" PRIu64 ", %" PRIu64 "], \"operations\": %" PRIu64
+	       ", \"seconds\": %.6f, \"hash\": \"%016" PRIx64 "\"}\n",
+		run.first, statistics->schedules, statistics->by_strategy[0],
+		statistics->by_strategy[1], statistics->by_strategy[2], statistics->steps,
+		statistics->seconds, statistics->hash);
+}
+
+static void print_json_found(const struct sim_scenario *scenario, const struct sim_failure *failure)
+{
+	print_json_start(scenario);
+	printf(", \"found\": %" PRIu64 "}\n", failure->seed);
+}
+
+/* --- what tests call --- */
+
 static void replay(const struct sim_scenario *scenario)
 {
 	struct sim_failure failure;
@@ -56,6 +96,11 @@ void sim_must_pass(const struct sim_scenario *scenario, uint64_t count)
 	struct sim_statistics statistics;
 	struct sim_failure failure;
 
+	if (run.scenarios) {
+		print_json_start(scenario);
+		printf(", \"schedules\": %" PRIu64 "}\n", count);
+		return;
+	}
 	if (run.replays) {
 		replay(scenario);
 		return;
@@ -66,6 +111,10 @@ void sim_must_pass(const struct sim_scenario *scenario, uint64_t count)
 		sim_test_failed("%s, seed %" PRIu64, scenario->name, failure.seed);
 		if (sim_report(scenario, &failure, true) < 0)
 			printf("  and it did not fail again: something is not deterministic\n");
+		return;
+	}
+	if (run.json) {
+		print_json_passed(scenario, &statistics);
 		return;
 	}
 	printf("  %-34s %9" PRIu64
@@ -81,6 +130,8 @@ void sim_must_find(const struct sim_scenario *scenario, enum wf_planted planted,
 	struct sim_failure failure;
 	int left;
 
+	if (run.scenarios)
+		return;
 	wf_planted = planted;
 	if (run.replays) {
 		replay(scenario);
@@ -89,6 +140,8 @@ void sim_must_find(const struct sim_scenario *scenario, enum wf_planted planted,
 	} else {
 		left = sim_report(scenario, &failure, run.verbose);
 		sim_expect(left >= 0, "seed %" PRIu64 " does not fail twice alike", failure.seed);
+		if (run.json)
+			print_json_found(scenario, &failure);
 		printf("  %-34s found by schedule %" PRIu64 " (%s), %d preemptions: %s\n",
 			scenario->name, statistics.schedules, sim_strategy_text(failure.seed), left,
 			failure.message);
@@ -143,6 +196,10 @@ static bool parse(int argc, char **argv, bool *list_out)
 			run.verbose = true;
 		} else if (strcmp(argv[i], "--list") == 0) {
 			*list_out = true;
+		} else if (strcmp(argv[i], "--json") == 0) {
+			run.json = true;
+		} else if (strcmp(argv[i], "--scenarios") == 0) {
+			run.scenarios = true;
 		} else if ((value = value_of("--filter", argc, argv, &i)) != NULL) {
 			run.filter = value;
 		} else if ((value = value_of("--seeds", argc, argv, &i)) != NULL) {
@@ -176,7 +233,7 @@ int main(int argc, char **argv)
 	if (!parse(argc, argv, &list)) {
 		fprintf(stderr,
 			"usage: %s [--filter SUITE/NAME] [--seeds A..B | --replay SEED] "
-			"[--verbose] [--list]\n",
+			"[--verbose] [--json] [--list | --scenarios]\n",
 			argv[0]);
 		return 2;
 	}
@@ -187,6 +244,7 @@ int main(int argc, char **argv)
 			printf("%s/%s\n", test->suite, test->name);
 			continue;
 		}
+		run.test = test;
 		run.failed = false;
 		printf("%s/%s\n", test->suite, test->name);
 		test->body();

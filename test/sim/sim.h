@@ -94,9 +94,14 @@ struct sim_failure {
 	char message[SIM_MESSAGE_BYTES];
 };
 
+/* Random walk, PCT, round robin: what seeds choose from. */
+#define SIM_STRATEGIES 3
+
 struct sim_statistics {
-	uint64_t schedules, steps, preemptions;
-	uint64_t hash; /* of all schedules, in their order */
+	uint64_t schedules, steps;
+	uint64_t by_strategy[SIM_STRATEGIES]; /* schedules */
+	/* Of all schedules: a sum of a number of each, so parts of a range add up to it. */
+	uint64_t hash;
 	double seconds;
 };
 

@@ -165,6 +165,29 @@ SIM_TEST(engine, the_same_seed_gives_the_same_schedule)
 	sim_expect(first.hash != other.hash, "one hash of different seeds");
 }
 
+/* What RECORD.json relies on: parts run anywhere, in any order, add up. */
+SIM_TEST(engine, statistics_of_a_range_are_the_sums_of_its_parts)
+{
+	struct sim_statistics all, part, rest;
+	uint64_t drawn = 0;
+	struct sim_failure failure;
+	static const struct sim_scenario scenario = {
+		"store buffering", 2, setup, store_buffering, NULL, NULL, 0};
+
+	(void)sim_explore(&scenario, 1007, 2000, &rest, &failure);
+	(void)sim_explore(&scenario, 7, 3000, &all, &failure);
+	(void)sim_explore(&scenario, 7, 1000, &part, &failure);
+	sim_expect(all.hash == part.hash + rest.hash, "hashes");
+	sim_expect(all.steps == part.steps + rest.steps, "operations");
+	for (unsigned i = 0; i < SIM_STRATEGIES; i++) {
+		sim_expect(part.by_strategy[i] > 0, "no seed chose strategy %u", i);
+		sim_expect(all.by_strategy[i] == part.by_strategy[i] + rest.by_strategy[i],
+			"schedules of strategy %u", i);
+		drawn += all.by_strategy[i];
+	}
+	sim_expect(drawn == 3000, "%d seeds chose a strategy", (int)drawn);
+}
+
 /* --- sleeping --- */
 
 static void sleep_for_ever(unsigned number)
