@@ -37,6 +37,7 @@ enum wf_planted {
 	WF_PLANTED_park_without_recheck,   /* P3 */
 	WF_PLANTED_search_ends_after_run,  /* a searcher runs what it picked while it is counted */
 	WF_PLANTED_loot_into_ring,         /* all of it, for the next thief */
+	WF_PLANTED_boot_ignores_retry,     /* the calibration waits although arm() said retry */
 	WF_PLANTED_COUNT,
 };
 

@@ -377,6 +377,11 @@ SIM_TEST(mix, the_rules_hold_with_three_workers)
 	sim_must_pass(&with_three, 10000);
 }
 
+SIM_TEST(mix, planted_boot_ignores_retry)
+{
+	sim_must_find(&with_one, WF_PLANTED_boot_ignores_retry, 100);
+}
+
 SIM_TEST(mix, the_same_seeds_give_the_same_schedules)
 {
 	struct sim_statistics first, second;
