@@ -29,7 +29,8 @@ LIBRARY = [
     "core/runtime.c", "core/spawn.c", "core/stack.c", "core/table.c", "core/thread.c",
     "core/wait.c", "core/wake.c", "core/worker.c", "core/switch_aarch64.S",
     "core/switch_x86_64.S", "io/addr.c", "io/buf.c", "io/drivers.c", "io/epoll.c", "io/fd.c",
-    "io/listeners.c", "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c", "io/wait.c",
+    "io/hooks.c", "io/listeners.c", "io/mem.c", "io/mem_driver.c", "io/mem_name.c",
+    "io/mem_stream.c", "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c", "io/wait.c",
     "sync/fault.c", "sync/rcu.c", "timer/clock.c", "timer/wheel.c",
 ]
 
@@ -276,7 +277,7 @@ TUNING = [
     Tuning("stack-size", "WF_STACK_SIZE", 65536, "bytes of a fiber's stack", 16384, 1 << 30,
            multiple=4096),
     Tuning("driver", "WF_DRIVER_DEFAULT", "epoll", "I/O driver when the program names none",
-           choices=["epoll"]),
+           choices=["epoll", "mem"]),
 ]
 
 TWO_YEARS_NS = 2 * 366 * 86400 * 10**9

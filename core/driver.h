@@ -68,6 +68,7 @@ enum {
 #define WF_DRIVER_STREAM    (1u << 4)
 #define WF_DRIVER_DATAGRAM  (1u << 5)
 #define WF_DRIVER_RAW       (1u << 6)
+#define WF_DRIVER_VIRTUAL   (1u << 7) /* as main driver: "tcp:" is a network of its own */
 
 struct wf_driver_stats {
 	uint64_t polls, polls_empty, waits, events, wakes_sent;

@@ -41,3 +41,19 @@ void wf_free(struct weft_rt *rt, void *memory, size_t size)
 	if (memory)
 		rt->allocator.release(rt->allocator.ctx, memory, size);
 }
+
+void *wf_shared_alloc(size_t alignment, size_t size)
+{
+	int saved = errno;
+	void *memory = NULL;
+
+	if (!wf_fails(WF_CALL_ALLOCATE))
+		memory = default_allocate(NULL, alignment, size);
+	errno = saved;
+	return memory;
+}
+
+void wf_shared_free(void *memory, size_t size)
+{
+	default_release(NULL, memory, size);
+}

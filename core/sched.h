@@ -107,6 +107,13 @@ void wf_budget_take(void);
 void *wf_alloc(struct weft_rt *rt, size_t alignment, size_t size);
 void wf_free(struct weft_rt *rt, void *memory, size_t size);
 
+/*
+ * Memory of no runtime's: the C library's. Any thread; errno is left alone. wf_shared_free accepts
+ * NULL.
+ */
+void *wf_shared_alloc(size_t alignment, size_t size);
+void wf_shared_free(void *memory, size_t size);
+
 /* One line of log; cheap when the level is off. Any thread. */
 void wf_log(struct weft_rt *rt, enum weft_log_level level, const char *format, ...) WF_PRINTF(3, 4);
 

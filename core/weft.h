@@ -88,7 +88,7 @@ struct weft_rt_opts {
 	const char *cpus;        /* explicit list such as "0,2-5": workers pinned in its order */
 	enum weft_pin pin;
 	enum weft_idle idle;
-	const char *driver;      /* "epoll"; NULL: the build's default */
+	const char *driver;      /* "epoll", "mem" (<weft/io.h>); NULL: the build's default */
 	size_t stack_size;       /* bytes of a fiber's stack, from 16384; 0: the build's default */
 	uint32_t processes_max;  /* 0: 2^26 - 1 */
 	const struct weft_allocator *allocator; /* NULL: malloc. Must outlive the runtime */

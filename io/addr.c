@@ -154,6 +154,21 @@ int wf_addr_parse(const char *text, struct wf_addr_text *out)
 	return 0;
 }
 
+int wf_addr_parse_mem(const char *text, char address_out[WF_MEM_ADDRESS_MAX])
+{
+	static const char scheme[] = "mem:";
+	size_t length;
+
+	if (!text || strncmp(text, scheme, sizeof(scheme) - 1) != 0)
+		return 1;
+	for (length = sizeof(scheme) - 1; text[length]; length++)
+		if (length == WF_MEM_ADDRESS_MAX - 1 ||
+			(!is_name_char(text[length]) && text[length] != '.'))
+			return -EINVAL;
+	memcpy(address_out, text, length + 1);
+	return 0;
+}
+
 struct wf_addr wf_addr_wildcard(int family, uint16_t port)
 {
 	struct wf_addr addr;

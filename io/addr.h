@@ -9,6 +9,8 @@
  *	                     of it digits and dots, which would be a mistyped IPv4 address
  *	PORT  1 to 5 digits, at most 65535
  *
+ *	mem:NAME        of the in-memory network: up to 59 letters, digits, '-', '_', '.'
+ *
  * Everything else is -EINVAL: a NULL, another scheme, white space, signs, a port without digits,
  * an IPv6 address without brackets.
  */
@@ -25,6 +27,7 @@
 enum {
 	WF_ADDRESSES_MAX = 16, /* of one name; further ones are left out */
 	WF_HOST_MAX = 254,     /* with the NUL */
+	WF_MEM_ADDRESS_MAX = 64, /* of the in-memory network, with scheme and NUL */
 };
 
 /* A socket address of either family, no larger than need be. */
@@ -38,6 +41,7 @@ struct wf_addr {
 };
 
 struct wf_addrs {
+	char in_memory[WF_MEM_ADDRESS_MAX]; /* not empty: the in-memory network's, and no others */
 	unsigned count;
 	struct wf_addr addr[WF_ADDRESSES_MAX];
 };
@@ -57,6 +61,9 @@ struct wf_addr_text {
 
 /* Returns 0 or -EINVAL; then *out is undefined. */
 int wf_addr_parse(const char *text, struct wf_addr_text *out);
+
+/* "mem:NAME" as it is: 0; -EINVAL for a bad name (it may be empty); 1: another scheme. */
+int wf_addr_parse_mem(const char *text, char address_out[WF_MEM_ADDRESS_MAX]);
 
 /* The wildcard or loopback address of AF_INET or AF_INET6. */
 struct wf_addr wf_addr_wildcard(int family, uint16_t port);

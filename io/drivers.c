@@ -1,51 +1,16 @@
 /*
- * drivers.c: which drivers there are, and the hooks by which core/ opens, drains and closes io/'s
- * part of a runtime. The first driver is what others fall back to.
+ * drivers.c: which drivers there are: main ones, the first of which others fall back to; and those
+ * that every worker has beside its main one.
  */
 #include "io/drivers.h"
 
-#include <errno.h>
-
-#include "core/sched.h"
-
 const struct wf_driver *const wf_drivers[] = {
 	&wf_driver_epoll,
+	&wf_driver_mem,
 	NULL,
 };
 
 const struct wf_driver *const wf_poll_drivers[] = {
+	&wf_driver_mem,
 	NULL,
-};
-
-static int io_open(struct weft_rt *rt, void **state_out)
-{
-	struct wf_io *io = wf_alloc(rt, WF_FALSE_SHARING, sizeof(*io));
-
-	if (!io)
-		return -ENOMEM;
-	*io = (struct wf_io){ .rt = rt };
-	*state_out = io;
-	return 0;
-}
-
-static void io_drain(void *state)
-{
-	struct wf_io *io = state;
-
-	wf_servers_drain(&io->servers);
-}
-
-static void io_close(void *state)
-{
-	struct wf_io *io = state;
-
-	WF_ASSERT(!io->servers.first);
-	wf_buf_pool_close(io->rt, &io->buffers);
-	wf_free(io->rt, io, sizeof(*io));
-}
-
-const struct wf_io_hooks wf_io_hooks = {
-	.rt_open = io_open,
-	.drain = io_drain,
-	.rt_close = io_close,
 };

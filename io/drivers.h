@@ -7,6 +7,7 @@
 #include "io/serve.h"
 
 extern const struct wf_driver wf_driver_epoll;
+extern const struct wf_driver wf_driver_mem;
 
 /* io/'s part of a runtime: wf_rt_io(). */
 struct wf_io {

@@ -11,8 +11,9 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
+#include "core/map.h"
+#include "io/mem.h"
 #include "io/syscall.h"
 #include "io/wait.h"
 
@@ -36,26 +37,19 @@ static WF_COLD struct wf_fd_entry *entry_make(int fd)
 {
 	unsigned number = (unsigned)fd | ((1u << WF_FD_FIRST_SEGMENT_SHIFT) - 1);
 	unsigned segment = 22u - (unsigned)__builtin_clz(number);
-	void *none = NULL;
-	long entries = wf_syscall(SYS_mmap, 0, segment_bytes(segment), PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *entries, *none = NULL;
 
-	if (entries < 0 && entries >= -4095)
+	if (wf_map_kernel.map(wf_map_kernel.ctx, segment_bytes(segment), &entries) < 0)
 		return wf_fd_find(fd);
-	/* F4: release (the RMW), with F1. The kernel has zeroed the entries: FREE, no home. */
-	if (!wf_ptr_cas(&wf_fd_segments[segment], &none, (void *)entries))
-		(void)wf_syscall(SYS_munmap, entries, segment_bytes(segment));
+	/* F4: release (the RMW), with F1. The entries are zero: FREE, no home. */
+	if (!wf_ptr_cas(&wf_fd_segments[segment], &none, entries))
+		(void)wf_map_kernel.unmap(wf_map_kernel.ctx, entries, segment_bytes(segment));
 	return wf_fd_find(fd);
 }
 
 static uint64_t word_make(uint32_t generation, uint64_t rest)
 {
 	return (uint64_t)(generation & WF_FD_GENERATION_MASK) << WF_FD_GENERATION_SHIFT | rest;
-}
-
-static uint64_t word_free(uint64_t word)
-{
-	return word_make(wf_fd_generation(word) + 1, WF_FD_FREE);
 }
 
 static uint64_t operations(uint64_t word)
@@ -130,14 +124,38 @@ static WF_COLD int adopt(struct wf_fd_entry *entry, int fd, uint64_t word)
 	return 0;
 }
 
-WF_COLD int wf_op_begin_slow(struct wf_op *op, int fd)
+/* O1 for a handle of Weft's own. */
+static WF_NOINLINE int begin_virtual(struct wf_op *op, int fd)
+{
+	struct wf_mem_socket *socket = wf_mem_find(fd);
+	uint64_t word;
+
+	if (!socket)
+		return -EBADF;
+	op->entry = &socket->entry;
+	word = wf_u64_load_relaxed(&op->entry->word);
+	for (;;) {
+		if (!wf_mem_is_use(word, fd))
+			return -EBADF;
+		if (wf_fd_state(word) == WF_FD_CLOSING)
+			return -ECANCELED;
+		if (operations(word) == WF_FD_OPERATIONS_MAX)
+			return -EBUSY;
+		if (wf_u64_cas(&op->entry->word, &word, word + 1)) { /* F2 */
+			op->word = word + 1;
+			return 0;
+		}
+	}
+}
+
+WF_NOINLINE int wf_op_begin_slow(struct wf_op *op, int fd)
 {
 	struct wf_fd_entry *entry = wf_fd_find(fd);
 	uint64_t word;
 	int r = 0;
 
 	if ((unsigned)fd >= WF_FD_NUMBER_MAX)
-		return -EBADF;
+		return begin_virtual(op, fd);
 	if (!entry) {
 		if (wf_syscall(SYS_fcntl, fd, F_GETFD) < 0)
 			return -EBADF;
@@ -219,7 +237,24 @@ out:
 static void release(struct wf_fd_entry *entry, uint64_t word)
 {
 	/* F9: release (the RMW), with F8: the entry is clean before the number is used again. */
-	(void)wf_u64_cas(&entry->word, &word, word_free(word));
+	(void)wf_u64_cas(&entry->word, &word, wf_fd_word_free(word));
+}
+
+/*
+ * C4 for a handle of Weft's own. Reports may change the word until it is FREE; nobody else uses the
+ * entry before it is given back.
+ */
+static int finish_virtual(struct wf_fd_entry *entry)
+{
+	struct wf_mem_socket *socket = WF_CONTAINER_OF(entry, struct wf_mem_socket, entry);
+	uint64_t word;
+
+	wf_mem_close(socket);
+	word = wf_u64_load_relaxed(&entry->word);
+	while (!wf_u64_cas(&entry->word, &word, wf_fd_word_free(word))) /* F9 */
+		;
+	wf_mem_give(socket);
+	return 0;
 }
 
 int wf_fd_finish(struct wf_fd_entry *entry, int fd, uint64_t word)
@@ -227,6 +262,8 @@ int wf_fd_finish(struct wf_fd_entry *entry, int fd, uint64_t word)
 	int r;
 
 	WF_ASSERT(is_in_close(word));
+	if (WF_UNLIKELY(fd >= WF_FD_NUMBER_MAX))
+		return finish_virtual(entry);
 	wf_fd_deregister(entry, fd);
 	/* Events changed it until the registration was taken out; from now on only a reset does. */
 	word = wf_u64_load_relaxed(&entry->word);
@@ -270,6 +307,10 @@ static WF_COLD void shut_down(int fd)
 {
 	int type, listens;
 
+	if (fd >= WF_FD_NUMBER_MAX) {
+		(void)wf_mem_shutdown(fd, SHUT_RDWR);
+		return;
+	}
 	if (wf_sys_get_option(fd, SOL_SOCKET, SO_TYPE, &type) < 0 || type != SOCK_STREAM ||
 		wf_sys_get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens) < 0 || listens)
 		return;
@@ -284,13 +325,27 @@ static WF_COLD int close_unused(int fd)
 	return r == -EINTR ? 0 : r;
 }
 
+/* The entry of a handle of Weft's own, and which use of it the handle names. -EBADF: none. */
+static int find_virtual(int fd, struct wf_fd_entry **entry_out, uint32_t *generation)
+{
+	struct wf_mem_socket *socket = wf_mem_find(fd);
+	uint64_t word = socket ? wf_u64_load_acquire(&socket->entry.word) : 0;
+
+	if (!socket || !wf_mem_is_use(word, fd))
+		return -EBADF;
+	*entry_out = &socket->entry;
+	if (*generation == WF_FD_ANY_GENERATION)
+		*generation = wf_fd_generation(word);
+	return 0;
+}
+
 int wf_fd_close(int fd, uint32_t generation)
 {
 	struct wf_fd_entry *entry = wf_fd_find(fd);
 	struct wf_op op = { .fd = fd };
 	int r;
 
-	if ((unsigned)fd >= WF_FD_NUMBER_MAX)
+	if ((unsigned)fd >= WF_FD_NUMBER_MAX && find_virtual(fd, &entry, &generation) < 0)
 		return -EBADF;
 	if (!entry && wf_syscall(SYS_fcntl, fd, F_GETFD) < 0)
 		return -EBADF;
@@ -318,8 +373,11 @@ int weft_fd_forget(int fd)
 	struct wf_fd_entry *entry = wf_fd_find(fd);
 	uint64_t word, next;
 
-	if (!entry)
-		return -EBADF;
+	if (!entry) {
+		uint32_t generation = WF_FD_ANY_GENERATION;
+
+		return find_virtual(fd, &entry, &generation) == 0 ? -EINVAL : -EBADF;
+	}
 	word = wf_u64_load_acquire(&entry->word);
 	do {
 		if (wf_fd_state(word) != WF_FD_OPEN)

@@ -65,6 +65,12 @@
  * belong to processes of the home's runtime, so a driver claims waits of living processes' runtime
  * only: a wait from another runtime takes the home over if nobody waits, else it gives -EBUSY.
  *
+ * Handles of Weft's own, from 2^30 up (mem.h): the same word, operations, waits and closing. Their
+ * entries lie with their sockets, have no home, and who makes one ready reports it itself (E1 to
+ * E6 without the home). A handle names a use of its entry, so FREE is -EBADF, and nothing is
+ * adopted. C4 ends the socket instead of calling close(2), and gives the entry back when it is
+ * FREE.
+ *
  * Locks: an entry's lock guards home, registration and waiters; held for a few instructions, never
  * over a system call, a claim or an allocation. Progress: begin and end are lock-free; waiting,
  * events and closing take the lock (blocking).
@@ -174,6 +180,19 @@ WF_INLINE uint64_t wf_fd_state(uint64_t word)
 WF_INLINE uint32_t wf_fd_generation(uint64_t word)
 {
 	return (uint32_t)(word >> WF_FD_GENERATION_SHIFT);
+}
+
+/* What a use of a number leaves behind. */
+WF_INLINE uint64_t wf_fd_word_free(uint64_t word)
+{
+	uint64_t generation = (wf_fd_generation(word) + 1) & WF_FD_GENERATION_MASK;
+
+	return generation << WF_FD_GENERATION_SHIFT | WF_FD_FREE;
+}
+
+WF_INLINE bool wf_op_is_virtual(const struct wf_op *op)
+{
+	return op->fd >= WF_FD_NUMBER_MAX;
 }
 
 /* The entry of a number, NULL if its segment does not exist (yet) or it is no descriptor's. */
@@ -307,6 +326,12 @@ void wf_fd_event(struct wf_poller *poller, uint64_t token, uint64_t ready);
 
 /* True for tokens that fd.c made; drivers have the others for themselves. */
 #define WF_TOKEN_OTHER ((uint64_t)1 << 63)
+
+/*
+ * E1 to E6 for handles of Weft's own, which have no home: whoever makes one ready says so itself.
+ * Any thread, without locks. Nothing if `generation` is over.
+ */
+void wf_fd_report(struct wf_fd_entry *entry, uint32_t generation, uint64_t ready);
 
 /* For tests: false, and the reason on stderr, if an entry that nobody uses is inconsistent. */
 bool wf_fd_valid(int fd);

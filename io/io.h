@@ -1,7 +1,8 @@
 /*
  * <weft/io.h>: network I/O for processes.
  *
- * Handles are plain file descriptors (later also Weft's own, from 2^30 up: weft_fd_kernel() tells).
+ * Handles are plain file descriptors, or from 2^30 up Weft's own (weft_fd_kernel() tells), which
+ * only Weft's calls take: sockets of the in-memory network.
  * A call that cannot go on parks the calling process, never its thread. Use each descriptor with
  * Weft's calls only, and end it with weft_close() (or weft_fd_forget(), which hands it back to the
  * host): the runtime keeps state for it that close(2) does not know of. At most one process may
@@ -12,7 +13,8 @@
  *
  * Addresses are text: "tcp:HOST:PORT", HOST an IPv4 address, an IPv6 address in brackets, a name,
  * or empty for all; PORT a number, 0 for any (where one listens). "tcp:[::]:7000" listens on IPv6
- * and IPv4.
+ * and IPv4. "mem:NAME" is a name in the in-memory network (weft_mem_setup()); in a runtime whose
+ * driver is "mem" the "tcp:" addresses are in that network too.
  *
  * Unless said otherwise: Threads: any process. Blocks: until the deadline. Cancel: -ECANCELED, and
  * nothing was read, written, accepted or connected by that call (write_all and read_exact say
@@ -89,6 +91,14 @@ WEFT_API ssize_t weft_write(int fd, const void *buffer, size_t size, weft_time d
  */
 WEFT_API ssize_t weft_write_all(int fd, const void *buffer, size_t size, weft_time deadline);
 
+/*
+ * Shuts a connection down, as shutdown(2): SHUT_RD, SHUT_WR (the peer reads what was written, then
+ * the end), SHUT_RDWR. Who reads or writes it is told. The descriptor is still to be closed.
+ * Threads: any thread. Blocks: never. Cancel: not a point of cancellation.
+ * Returns: 0; -EINVAL; -ENOTCONN; -ENOTSOCK.
+ */
+WEFT_API int weft_shutdown(int fd, int how);
+
 /* weft_poll_fd() */
 #define WEFT_READABLE 1u
 #define WEFT_WRITABLE 2u
@@ -129,7 +139,7 @@ WEFT_API int weft_close(int fd);
 /*
  * Hands a descriptor back to the host, open: Weft forgets it. Nobody may wait on it.
  * Threads: any thread. Blocks: never. Returns: 0; -EBUSY while a call is in progress; -EBADF if
- * Weft does not know it.
+ * Weft does not know it; -EINVAL for a handle of Weft's own.
  */
 WEFT_API int weft_fd_forget(int fd);
 
@@ -137,10 +147,34 @@ WEFT_API int weft_fd_forget(int fd);
 WEFT_API bool weft_fd_kernel(int fd);
 
 /*
- * The local address of a socket as text, "tcp:127.0.0.1:7000".
+ * The local address of a socket as text, "tcp:127.0.0.1:7000"; in memory the name that was
+ * connected to, "mem:" at the end that connected.
  * Threads: any thread. Blocks: never. Returns: 0, -EBADF, -ENOTSOCK, -EAFNOSUPPORT, -ENOSPC.
  */
 WEFT_API int weft_local_address(int fd, char *text_out, size_t text_size);
+
+/*
+ * The in-memory network: stream sockets within the process, of all its runtimes, without the
+ * kernel. For tests of servers and clients, with whatever networks do to them, and for programs
+ * that talk to themselves. Zero means the default.
+ */
+struct weft_mem_opts {
+	size_t size;              /* sizeof(struct weft_mem_opts) */
+	uint64_t seed;            /* of everything below that is drawn */
+	size_t buffer_bytes;      /* sent, not yet received, each way; 65536; at most 2^30 */
+	unsigned sockets_max;     /* open at once, then -EMFILE; 2^20 */
+	weft_time latency_min_ns; /* how long what is sent takes, drawn each time; 0 to an hour. */
+	weft_time latency_max_ns; /* Connections overtake each other, bytes of one do not. */
+	unsigned short_one_in;    /* one read or write in so many moves only a part; 0: none */
+	unsigned reset_one_in;    /* finds its connection reset; 0: none */
+	unsigned refuse_one_in;   /* connect is refused, accept finds -EMFILE; 0: none */
+};
+
+/*
+ * Sets the network up anew; NULL: all defaults. Only while it has no socket.
+ * Threads: any thread. Blocks: never. Returns: 0; -EBUSY; -EINVAL.
+ */
+WEFT_API int weft_mem_setup(const struct weft_mem_opts *opts);
 
 /* Serves one connection; the descriptor is closed when it returns. Runs as a process of its own. */
 typedef int (*weft_serve_fn)(int fd, void *arg);

@@ -22,6 +22,7 @@
 
 #include "core/sched.h"
 #include "io/fd.h"
+#include "io/mem.h"
 #include "io/socket.h"
 #include "io/syscall.h"
 
@@ -123,6 +124,10 @@ int wf_listeners_open(struct weft_rt *rt, const struct wf_addrs *addrs, int back
 	struct wf_addr addr;
 	int r;
 
+	if (addrs->in_memory[0]) {
+		*steered_out = false; /* in turn, wherever they come from */
+		return wf_mem_listen(addrs->in_memory, backlog, count, listeners_out);
+	}
 	for (unsigned tries = 0; tries < PORT_TRIES_MAX; tries++) {
 		r = probe(addrs, &addr);
 		if (r == 0)

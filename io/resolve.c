@@ -25,10 +25,12 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "core/driver.h"
 #include "core/internal.h"
 #include "core/sched.h"
 #include "sync/fault.h"
@@ -234,15 +236,38 @@ static void use_all(struct wf_addrs *out, enum wf_resolve_use use, uint16_t port
 	add(out, listens ? wf_addr_wildcard(AF_INET, port) : wf_addr_loopback(AF_INET, port));
 }
 
+static bool is_unnamed(const char *address)
+{
+	return strcmp(address, "mem:") == 0;
+}
+
+/* Of a runtime whose own driver is "mem". It has one host, which every address and name is. */
+static bool network_is_in_memory(void)
+{
+	struct wf_worker *worker = wf_worker_self();
+
+	return worker && (wf_worker_driver(worker)->caps & WF_DRIVER_VIRTUAL);
+}
+
 int wf_resolve(
 	const char *address, enum wf_resolve_use use, struct wf_addrs *out, weft_time deadline)
 {
 	struct wf_addr_text text;
-	int r = wf_addr_parse(address, &text);
+	int r;
 
+	out->count = 0;
+	out->in_memory[0] = '\0';
+	r = wf_addr_parse_mem(address, out->in_memory);
+	if (r <= 0)
+		return r == 0 && use == WF_RESOLVE_CONNECT && is_unnamed(out->in_memory) ? -EINVAL
+											 : r;
+	r = wf_addr_parse(address, &text);
 	if (r < 0 || (use == WF_RESOLVE_CONNECT && text.port == 0))
 		return -EINVAL;
-	out->count = 0;
+	if (network_is_in_memory()) {
+		snprintf(out->in_memory, sizeof(out->in_memory), "tcp:127.0.0.1:%u", text.port);
+		return 0;
+	}
 	if (text.kind == WF_HOST_LITERAL && !wf_addr_is_wildcard(&text.literal)) {
 		add(out, text.literal);
 		return 0;

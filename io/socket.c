@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <netinet/tcp.h>
 
+#include "io/mem.h"
 #include "io/syscall.h"
 
 static int set_options(int fd, const struct wf_addr *addr, unsigned flags)
@@ -63,7 +64,11 @@ int wf_socket_queued(int fd)
 {
 	struct tcp_info info = { .tcpi_unacked = 0 };
 	socklen_t size = sizeof(info);
-	int r = (int)wf_syscall(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+	int r;
+
+	if (fd >= WF_FD_NUMBER_MAX)
+		return wf_mem_queued(fd);
+	r = (int)wf_syscall(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, &info, &size);
 
 	/* Of a listener it is the length of the queue. */
 	return r < 0 ? r : (int)info.tcpi_unacked;

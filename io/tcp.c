@@ -19,6 +19,7 @@
 
 #include "io/addr.h"
 #include "io/fd.h"
+#include "io/mem.h"
 #include "io/resolve.h"
 #include "io/socket.h"
 #include "io/syscall.h"
@@ -45,13 +46,26 @@ static WF_NOINLINE ssize_t unless_closed(struct wf_op *op, ssize_t n)
 	return r < 0 ? r : n;
 }
 
+/* Of what is no socket of the kernel's. */
+static WF_NOINLINE ssize_t receive_other(const struct wf_op *op, void *buffer, size_t size)
+{
+	return wf_op_is_virtual(op) ? wf_mem_receive(op->fd, buffer, size)
+				    : wf_sys_read(op->fd, buffer, size);
+}
+
+static WF_NOINLINE ssize_t transmit_other(const struct wf_op *op, const void *buffer, size_t size)
+{
+	return wf_op_is_virtual(op) ? wf_mem_transmit(op->fd, buffer, size)
+				    : wf_sys_write(op->fd, buffer, size);
+}
+
 ssize_t wf_tcp_receive_now(struct wf_op *op, void *buffer, size_t size)
 {
 	ssize_t n;
 
 	do
 		n = WF_LIKELY(op->word & WF_FD_SOCKET) ? wf_sys_recv(op->fd, buffer, size, 0)
-						       : wf_sys_read(op->fd, buffer, size);
+						       : receive_other(op, buffer, size);
 	while (WF_UNLIKELY(n == -EINTR));
 	if (WF_LIKELY(n > 0))
 		wf_op_moved(op, WF_FD_READ, (size_t)n, size);
@@ -69,7 +83,7 @@ static ssize_t transmit_now(struct wf_op *op, const void *buffer, size_t size)
 	do
 		n = WF_LIKELY(op->word & WF_FD_SOCKET)
 			? wf_sys_send(op->fd, buffer, size, MSG_NOSIGNAL)
-			: wf_sys_write(op->fd, buffer, size);
+			: transmit_other(op, buffer, size);
 	while (WF_UNLIKELY(n == -EINTR));
 	if (WF_LIKELY(n > 0))
 		wf_op_moved(op, WF_FD_WRITE, (size_t)n, size);
@@ -210,6 +224,8 @@ static int poll_now(int fd, unsigned events)
 	struct timespec zero = { 0, 0 };
 	long r;
 
+	if (fd >= WF_FD_NUMBER_MAX)
+		return wf_mem_poll(fd, events);
 	do
 		r = wf_syscall(SYS_ppoll, &query, 1, &zero, NULL, 0);
 	while (r == -EINTR);
@@ -270,6 +286,12 @@ int weft_listen(const char *address, int backlog)
 	r = wf_resolve(address, WF_RESOLVE_LISTEN, &addrs, WEFT_FOREVER);
 	if (r < 0)
 		return r;
+	if (addrs.in_memory[0]) {
+		struct wf_listener listener;
+
+		r = wf_mem_listen(addrs.in_memory, backlog, 1, &listener);
+		return r < 0 ? r : listener.fd;
+	}
 	fd = wf_socket_bind_first(&addrs, 0, &used);
 	if (fd < 0)
 		return fd;
@@ -310,17 +332,33 @@ static int take_connection(const struct wf_op *op, int fd, uint32_t *generation_
 	return enter_table(fd, kind, generation_out);
 }
 
+/* A try. The descriptor is in the table. */
+static int accept_now(struct wf_op *op, uint32_t *generation_out)
+{
+	int r;
+
+	if (WF_UNLIKELY(wf_op_is_virtual(op))) {
+		r = wf_mem_accept(op->fd, generation_out);
+		if (r >= 0)
+			wf_op_pass_on(op);
+		return r;
+	}
+	r = wf_sys_accept(op->fd);
+	if (WF_UNLIKELY(r < 0))
+		return r;
+	wf_op_pass_on(op);
+	return take_connection(op, r, generation_out);
+}
+
 /* Accepts within an operation. */
 static int accept_one(struct wf_op *op, weft_time deadline, uint32_t *generation_out)
 {
 	int r;
 
 	while ((r = wf_op_turn(op, WF_FD_READ, deadline, true)) == 0) {
-		r = wf_sys_accept(op->fd);
-		if (WF_LIKELY(r >= 0)) {
-			wf_op_pass_on(op);
-			return take_connection(op, r, generation_out);
-		}
+		r = accept_now(op, generation_out);
+		if (WF_LIKELY(r >= 0))
+			return r;
 		if (r == -EAGAIN) {
 			wf_op_miss(op, WF_FD_READ);
 			continue;
@@ -422,6 +460,31 @@ static int connect_socket(const struct wf_addr *addr, weft_time deadline, bool *
 	return r;
 }
 
+/* In memory: there is one address, and it knows at once, unless it has no room or is far away. */
+static int connect_in_memory(const char *address, weft_time deadline, bool *parked_out)
+{
+	int fd = wf_mem_socket();
+	struct wf_op op;
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = wf_op_begin(&op, fd);
+	WF_ASSERT(r == 0); /* nobody else has the handle */
+	while ((r = wf_op_turn(&op, WF_FD_WRITE, deadline, false)) == 0) {
+		r = wf_mem_connect(fd, address);
+		if (r != -EINPROGRESS)
+			break;
+		wf_op_miss(&op, WF_FD_WRITE);
+	}
+	*parked_out = op.parked;
+	wf_op_end(&op);
+	if (r == 0)
+		return fd;
+	(void)weft_close(fd);
+	return r;
+}
+
 /* The share of the time that is left which one of `left` addresses may take. */
 static weft_time share_of(weft_time deadline, unsigned left)
 {
@@ -444,6 +507,8 @@ int weft_connect(const char *address, weft_time deadline)
 	r = wf_resolve(address, WF_RESOLVE_CONNECT, &addrs, deadline);
 	if (r < 0)
 		return r;
+	if (addrs.in_memory[0])
+		r = connect_in_memory(addrs.in_memory, deadline, &parked);
 	for (unsigned i = 0; i < addrs.count; i++) {
 		r = connect_socket(
 			&addrs.addr[i], share_of(deadline, addrs.count - i), &parked);
@@ -457,13 +522,41 @@ int weft_connect(const char *address, weft_time deadline)
 
 /* --- About a descriptor --- */
 
+int weft_shutdown(int fd, int how)
+{
+	struct wf_op op;
+	int r;
+
+	if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR)
+		return -EINVAL;
+	r = wf_op_begin(&op, fd);
+	if (r < 0)
+		return r;
+	r = wf_op_is_virtual(&op) ? wf_mem_shutdown(fd, how)
+				  : (int)wf_syscall(SYS_shutdown, fd, how);
+	wf_op_end(&op);
+	return r;
+}
+
+static int local_address_virtual(int fd, char *text_out, size_t text_size)
+{
+	struct wf_op op;
+	int r = wf_op_begin(&op, fd);
+
+	if (r < 0)
+		return r;
+	r = wf_mem_local_address(fd, text_out, text_size);
+	wf_op_end(&op);
+	return r;
+}
+
 int weft_local_address(int fd, char *text_out, size_t text_size)
 {
 	struct wf_addr addr;
 	int type, r;
 
 	if (!weft_fd_kernel(fd))
-		return -EBADF;
+		return local_address_virtual(fd, text_out, text_size);
 	r = wf_socket_address(fd, &addr);
 	if (r == 0)
 		r = wf_sys_get_option(fd, SOL_SOCKET, SO_TYPE, &type);

@@ -147,11 +147,17 @@ static void take_all(struct wf_fd_entry *entry, struct wakes *wakes)
 	take_ring(entry, 0, true, wakes);
 }
 
-/* Claims by id, for callers that need not be of the waiters' runtime. Without the lock. */
-static void claim_all(const struct wakes *wakes)
+/*
+ * Claims by id, for callers that need not be of the waiters' runtime. Without the lock. False: the
+ * first of the queue had given up; another has to be told.
+ */
+static bool claim_all(const struct wakes *wakes)
 {
+	bool won = true;
+
 	for (unsigned i = 0; i < wakes->count; i++)
-		(void)wf_wait_claim_pid(wakes->wake[i].pid, wakes->wake[i].number);
+		won = wf_wait_claim_pid(wakes->wake[i].pid, wakes->wake[i].number);
+	return won || !wakes->queued;
 }
 
 WF_COLD void wf_fd_wake_all(struct wf_fd_entry *entry)
@@ -162,7 +168,7 @@ WF_COLD void wf_fd_wake_all(struct wf_fd_entry *entry)
 		wf_spinlock_lock(&entry->lock);
 		take_all(entry, &wakes);
 		wf_spinlock_unlock(&entry->lock);
-		claim_all(&wakes);
+		(void)claim_all(&wakes);
 	} while (wakes.more);
 }
 
@@ -450,7 +456,7 @@ static int wait_enter(struct wf_op *op, struct wf_fd_waiter *waiter, enum wait_m
 
 	if (r != 0)
 		return r;
-	*step_out = home_decide(op->entry, poller);
+	*step_out = wf_op_is_virtual(op) ? HOME_STAY : home_decide(op->entry, poller);
 	if (*step_out < 0)
 		return *step_out;
 	r = wait_publish(op->entry, waiter, mode);
@@ -572,7 +578,7 @@ static void report(struct wf_fd_entry *entry, uint64_t ready)
 	} while (!wf_u64_cas(&entry->word, &word, next));
 }
 
-/* E6. False: the first of the queue had given up; another has to be told. */
+/* E6, as claim_all(), where the driver keeps the waiters' runtime alive. */
 static bool claim_ready(const struct wf_poller *poller, const struct wakes *wakes)
 {
 	bool won = true;
@@ -614,4 +620,23 @@ void wf_fd_event(struct wf_poller *poller, uint64_t token, uint64_t ready)
 		take_ready(entry, ready, &wakes);
 		wf_spinlock_unlock(&entry->lock);
 	}
+}
+
+void wf_fd_report(struct wf_fd_entry *entry, uint32_t generation, uint64_t ready)
+{
+	struct wakes wakes;
+	bool first = true;
+
+	do {
+		wf_spinlock_lock(&entry->lock);
+		if (wf_fd_generation(wf_u64_load_relaxed(&entry->word)) != generation) {
+			wf_spinlock_unlock(&entry->lock);
+			return;
+		}
+		if (first)
+			report(entry, ready);
+		first = false;
+		take_ready(entry, ready, &wakes);
+		wf_spinlock_unlock(&entry->lock);
+	} while (WF_UNLIKELY(!claim_all(&wakes) || wakes.more));
 }

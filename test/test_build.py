@@ -72,7 +72,7 @@ class Options(unittest.TestCase):
                 (["--stack-size=20000"],
                  "--stack-size=20000: must be a multiple of 4096 from 16384 to 1073741824"),
                 (["--spin-credit=101"], "--spin-credit=101: must be a number from 0 to 100"),
-                (["--driver=select"], "--driver=select: must be epoll"),
+                (["--driver=select"], "--driver=select: must be epoll or mem"),
                 (["--bogus"], "unknown option --bogus"),
                 (["--ring=8"], "unknown option --ring=8"),
                 (["--budget"], "argument --budget: expected one argument"),

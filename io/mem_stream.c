@@ -1,0 +1,515 @@
+/*
+ * mem_stream.c: the bytes of the in-memory network: M1 to M3 of mem.h.
+ *
+ * A chunk is a block of up to CHUNK_BYTES. Senders fill chunks before they take the receiver's
+ * lock, and receivers empty them after they have given it back, but for the part of the last one
+ * that did not fit.
+ */
+#include <string.h>
+
+#include "io/mem.h"
+
+enum {
+	CHUNK_BYTES = 4096 - 32,
+	TRANSMIT_BYTES_MAX = 64 << 10, /* of one call */
+};
+
+struct wf_mem_chunk {
+	struct wf_mem_chunk *next;
+	weft_time due; /* 0: at once */
+	uint32_t begin, end, size;
+	unsigned char data[];
+};
+
+/* --- chunks --- */
+
+static void chunks_free(struct wf_mem_chunk *chunk)
+{
+	while (chunk) {
+		struct wf_mem_chunk *next = chunk->next;
+
+		wf_shared_free(chunk, sizeof(*chunk) + chunk->size);
+		chunk = next;
+	}
+}
+
+/* A list of chunks with a copy of the bytes; NULL: no memory. */
+static struct wf_mem_chunk *chunks_make(const void *buffer, size_t size)
+{
+	struct wf_mem_chunk *first = NULL, **last = &first;
+	const unsigned char *bytes = buffer;
+
+	while (size > 0) {
+		uint32_t n = size < CHUNK_BYTES ? (uint32_t)size : CHUNK_BYTES;
+		struct wf_mem_chunk *chunk =
+			wf_shared_alloc(_Alignof(struct wf_mem_chunk), sizeof(*chunk) + n);
+
+		if (!chunk) {
+			chunks_free(first);
+			return NULL;
+		}
+		*chunk = (struct wf_mem_chunk){ .end = n, .size = n };
+		memcpy(chunk->data, bytes, n);
+		*last = chunk;
+		last = &chunk->next;
+		bytes += n;
+		size -= n;
+	}
+	return first;
+}
+
+/* Cuts a list after `size` bytes (at least one). Returns the rest. */
+static struct wf_mem_chunk *chunks_cut(struct wf_mem_chunk *chunk, size_t size)
+{
+	struct wf_mem_chunk *rest;
+
+	while (size > chunk->end) {
+		size -= chunk->end;
+		chunk = chunk->next;
+	}
+	chunk->end = (uint32_t)size;
+	rest = chunk->next;
+	chunk->next = NULL;
+	return rest;
+}
+
+/* --- what has arrived. Under the socket's lock --- */
+
+bool wf_mem_has_arrived(struct wf_mem_inflow *in, weft_time due)
+{
+	if (due <= in->told)
+		return true;
+	if (due != WEFT_FOREVER) {
+		weft_time now = weft_now();
+
+		if (now > in->told)
+			in->told = now;
+	}
+	return due <= in->told;
+}
+
+static bool has_ended(struct wf_mem_inflow *in)
+{
+	return wf_mem_has_arrived(in, in->end_due);
+}
+
+static bool is_readable(struct wf_mem_inflow *in)
+{
+	return (in->first && wf_mem_has_arrived(in, in->first->due)) || has_ended(in) || in->shut;
+}
+
+/* --- sending --- */
+
+static bool is_peer(struct wf_mem_socket *socket, const struct wf_mem_socket *peer)
+{
+	return wf_ptr_load_relaxed(&socket->peer) == peer &&
+		socket->peer_generation == peer->generation;
+}
+
+/* Why a socket cannot send: a reset that was not told yet, or that the other side is gone. */
+static WF_COLD ssize_t send_error(struct wf_mem_socket *socket)
+{
+	ssize_t r = -EPIPE;
+
+	wf_spinlock_lock(&socket->lock);
+	if (socket->role == WF_MEM_IDLE || socket->role == WF_MEM_LISTENER) {
+		r = -ENOTCONN;
+	} else if (socket->in.error && has_ended(&socket->in)) {
+		r = socket->in.error;
+		socket->in.error = 0;
+	}
+	wf_spinlock_unlock(&socket->lock);
+	return r;
+}
+
+/*
+ * M1, under the receiver's lock. Returns how many bytes of the list were taken; what is not, and
+ * what is dropped, is left in *chunks.
+ */
+static ssize_t append(struct wf_mem_inflow *in, struct wf_mem_chunk **chunks, size_t size,
+	weft_time *due)
+{
+	size_t capacity = wf_mem_network.opts.buffer_bytes;
+	size_t room = in->bytes < capacity ? capacity - in->bytes : 0;
+	struct wf_mem_chunk *list = *chunks, *last = list;
+
+	if (in->end_due != WEFT_FOREVER)
+		return -EPIPE; /* the sender has shut writing */
+	if (in->shut)
+		return (ssize_t)size;
+	if (size > room) {
+		in->wants_space = true;
+		size = room;
+	}
+	if (size == 0)
+		return -EAGAIN;
+	*chunks = chunks_cut(list, size);
+	if (*due < in->last_due)
+		*due = in->last_due;
+	in->last_due = *due;
+	for (; last; last = last->next) {
+		last->due = *due;
+		if (in->last)
+			in->last->next = last;
+		else
+			in->first = last;
+		in->last = last;
+	}
+	in->bytes += size;
+	return (ssize_t)size;
+}
+
+static WF_COLD void reset(struct wf_mem_socket *socket);
+
+static size_t transmit_size(size_t size)
+{
+	if (size > TRANSMIT_BYTES_MAX)
+		size = TRANSMIT_BYTES_MAX;
+	if (size > wf_mem_network.opts.buffer_bytes)
+		size = wf_mem_network.opts.buffer_bytes;
+	if (wf_mem_chance(wf_mem_network.opts.short_one_in))
+		size = wf_mem_draw(1, size);
+	return size;
+}
+
+ssize_t wf_mem_transmit(int fd, const void *buffer, size_t size)
+{
+	struct wf_mem_socket *socket = wf_mem_find(fd), *peer;
+	struct wf_mem_event *event;
+	struct wf_mem_chunk *chunks;
+	uint32_t generation = 0;
+	weft_time due;
+	ssize_t r;
+
+	if (wf_mem_chance(wf_mem_network.opts.reset_one_in))
+		reset(socket);
+	/* B4: acquire, with B5 in wf_mem_join(). */
+	peer = wf_ptr_load_acquire(&socket->peer);
+	if (!peer)
+		return send_error(socket);
+	size = transmit_size(size);
+	r = wf_mem_event_make(&event);
+	if (r < 0)
+		return r;
+	chunks = chunks_make(buffer, size);
+	if (!chunks) {
+		wf_mem_event_drop(event);
+		return -ENOMEM;
+	}
+	due = wf_mem_event_draw(event);
+	wf_spinlock_lock(&peer->lock);
+	r = is_peer(peer, socket) ? append(&peer->in, &chunks, size, &due) : -EPIPE;
+	generation = peer->generation;
+	wf_spinlock_unlock(&peer->lock);
+	chunks_free(chunks);
+	if (r <= 0)
+		wf_mem_event_drop(event);
+	else if (event)
+		wf_mem_event_post(event, peer, generation, due);
+	else
+		wf_fd_report(&peer->entry, generation, WF_FD_READ);
+	return r == -EPIPE ? send_error(socket) : r;
+}
+
+/* --- receiving --- */
+
+/*
+ * M2, under the lock: takes up to `size` bytes that have arrived; returns how many. What has been
+ * taken whole comes out in *chunks_out, and is to be copied to the front of the buffer.
+ */
+static size_t take(struct wf_mem_inflow *in, unsigned char *buffer, size_t size,
+	struct wf_mem_chunk **chunks_out)
+{
+	struct wf_mem_chunk **last = chunks_out;
+	size_t done = 0;
+
+	*last = NULL;
+	while (in->first && done < size && wf_mem_has_arrived(in, in->first->due)) {
+		struct wf_mem_chunk *chunk = in->first;
+		size_t left = chunk->end - chunk->begin;
+
+		if (left > size - done) {
+			left = size - done;
+			memcpy(buffer + done, chunk->data + chunk->begin, left);
+			chunk->begin += (uint32_t)left;
+		} else {
+			in->first = chunk->next;
+			if (!in->first)
+				in->last = NULL;
+			chunk->next = NULL;
+			*last = chunk;
+			last = &chunk->next;
+		}
+		done += left;
+	}
+	in->bytes -= done;
+	return done;
+}
+
+static void copy(const struct wf_mem_chunk *chunk, unsigned char *buffer)
+{
+	for (; chunk; chunk = chunk->next) {
+		memcpy(buffer, chunk->data + chunk->begin, chunk->end - chunk->begin);
+		buffer += chunk->end - chunk->begin;
+	}
+}
+
+/* Under the lock: what a receive returns when there is no byte. */
+static ssize_t receive_none(struct wf_mem_socket *socket)
+{
+	struct wf_mem_inflow *in = &socket->in;
+	int error = in->error;
+
+	if (socket->role != WF_MEM_STREAM)
+		return -ENOTCONN;
+	if (in->shut)
+		return 0;
+	if (!has_ended(in))
+		return -EAGAIN;
+	in->error = 0;
+	return error;
+}
+
+/* Under the lock: true, once, if who sends wanted space and there is enough again. */
+static bool space_is_wanted(struct wf_mem_inflow *in)
+{
+	if (!in->wants_space || in->bytes * 2 > wf_mem_network.opts.buffer_bytes)
+		return false;
+	in->wants_space = false;
+	return true;
+}
+
+ssize_t wf_mem_receive(int fd, void *buffer, size_t size)
+{
+	struct wf_mem_socket *socket = wf_mem_find(fd), *peer;
+	struct wf_mem_chunk *chunks;
+	uint32_t peer_generation;
+	bool tell;
+	ssize_t n;
+
+	if (wf_mem_chance(wf_mem_network.opts.reset_one_in))
+		reset(socket);
+	if (wf_mem_chance(wf_mem_network.opts.short_one_in))
+		size = wf_mem_draw(1, size);
+	wf_spinlock_lock(&socket->lock);
+	n = (ssize_t)take(&socket->in, buffer, size, &chunks);
+	if (n == 0)
+		n = receive_none(socket);
+	tell = space_is_wanted(&socket->in);
+	peer = wf_ptr_load_relaxed(&socket->peer);
+	peer_generation = socket->peer_generation;
+	wf_spinlock_unlock(&socket->lock);
+	copy(chunks, buffer);
+	chunks_free(chunks);
+	if (tell && peer)
+		wf_fd_report(&peer->entry, peer_generation, WF_FD_WRITE);
+	return n;
+}
+
+/* --- beginning and ending --- */
+
+void wf_mem_join(struct wf_mem_socket *client, struct wf_mem_socket *server)
+{
+	wf_spinlock_lock(&server->lock);
+	server->role = WF_MEM_STREAM;
+	server->peer_generation = client->generation;
+	wf_ptr_store_relaxed(&server->peer, client);
+	wf_spinlock_unlock(&server->lock);
+	wf_spinlock_lock(&client->lock);
+	client->role = WF_MEM_STREAM;
+	client->peer_generation = server->generation;
+	/* B5: release, with B4 in wf_mem_transmit(): the far end is ready to be sent to. */
+	wf_ptr_store_release(&client->peer, server);
+	wf_spinlock_unlock(&client->lock);
+}
+
+/*
+ * M3: the socket's peer will receive no more from it. error: what the peer is told instead of an
+ * end; cut: nor can the peer send any more.
+ */
+static void end_peer(struct wf_mem_socket *socket, struct wf_mem_socket *peer,
+	uint32_t peer_generation, int error, bool cut)
+{
+	struct wf_mem_inflow *in = &peer->in;
+	struct wf_mem_event *event;
+	weft_time due;
+	bool found;
+
+	/* Without memory it comes with the last byte. */
+	if (wf_mem_event_make(&event) < 0)
+		event = NULL;
+	due = wf_mem_event_draw(event);
+	wf_spinlock_lock(&peer->lock);
+	found = peer->generation == peer_generation && is_peer(peer, socket);
+	if (found) {
+		if (due < in->last_due)
+			due = in->last_due;
+		if (in->end_due == WEFT_FOREVER)
+			in->end_due = in->last_due = due;
+		if (error)
+			in->error = error;
+		if (cut)
+			wf_ptr_store_relaxed(&peer->peer, NULL);
+	}
+	wf_spinlock_unlock(&peer->lock);
+	if (!found) {
+		wf_mem_event_drop(event);
+		return;
+	}
+	wf_mem_event_post(event, peer, peer_generation, due);
+	wf_fd_report(&peer->entry, peer_generation, WF_FD_READ | WF_FD_WRITE | WF_FD_STICKY);
+}
+
+/* Takes the name of the peer out of a socket. NULL: it has none (any more). */
+static struct wf_mem_socket *take_peer(struct wf_mem_socket *socket, uint32_t *generation_out)
+{
+	struct wf_mem_socket *peer = wf_ptr_load_relaxed(&socket->peer);
+
+	*generation_out = socket->peer_generation;
+	wf_ptr_store_relaxed(&socket->peer, NULL);
+	return peer;
+}
+
+static void part(struct wf_mem_socket *socket, int error)
+{
+	struct wf_mem_socket *peer;
+	struct wf_mem_chunk *chunks;
+	uint32_t generation;
+
+	wf_spinlock_lock(&socket->lock);
+	peer = take_peer(socket, &generation);
+	chunks = socket->in.first;
+	socket->in.first = socket->in.last = NULL;
+	socket->role = WF_MEM_NONE;
+	wf_spinlock_unlock(&socket->lock);
+	/* As TCP does: who closes without having read all resets the connection. */
+	if (peer)
+		end_peer(socket, peer, generation, chunks ? -ECONNRESET : error, true);
+	chunks_free(chunks);
+}
+
+void wf_mem_part(struct wf_mem_socket *socket)
+{
+	part(socket, 0);
+}
+
+void wf_mem_abort(struct wf_mem_socket *socket)
+{
+	part(socket, -ECONNRESET);
+}
+
+/* The network's doing: both sides are told. */
+static WF_COLD void reset(struct wf_mem_socket *socket)
+{
+	struct wf_mem_socket *peer;
+	uint32_t generation;
+
+	wf_spinlock_lock(&socket->lock);
+	peer = take_peer(socket, &generation);
+	if (peer) {
+		socket->in.error = -ECONNRESET;
+		socket->in.end_due = 0;
+	}
+	wf_spinlock_unlock(&socket->lock);
+	if (!peer)
+		return;
+	end_peer(socket, peer, generation, -ECONNRESET, true);
+	wf_fd_report(&socket->entry, socket->generation, WF_FD_READ | WF_FD_WRITE | WF_FD_STICKY);
+}
+
+static void shut_reading(struct wf_mem_socket *socket)
+{
+	struct wf_mem_socket *peer;
+	uint32_t peer_generation;
+	bool tell;
+
+	wf_spinlock_lock(&socket->lock);
+	socket->in.shut = true;
+	tell = socket->in.wants_space;
+	socket->in.wants_space = false;
+	peer = wf_ptr_load_relaxed(&socket->peer);
+	peer_generation = socket->peer_generation;
+	wf_spinlock_unlock(&socket->lock);
+	if (tell && peer)
+		wf_fd_report(&peer->entry, peer_generation, WF_FD_WRITE);
+	wf_fd_report(&socket->entry, socket->generation, WF_FD_READ | WF_FD_STICKY);
+}
+
+int wf_mem_shutdown(int fd, int how)
+{
+	struct wf_mem_socket *socket = wf_mem_find(fd);
+	struct wf_mem_socket *peer = wf_ptr_load_acquire(&socket->peer); /* B4 */
+
+	if (!peer)
+		return -ENOTCONN;
+	if (how == SHUT_RD || how == SHUT_RDWR)
+		shut_reading(socket);
+	if (how == SHUT_WR || how == SHUT_RDWR)
+		end_peer(socket, peer, socket->peer_generation, 0, false);
+	return 0;
+}
+
+void wf_mem_arrive(struct wf_mem_socket *socket, uint32_t generation, weft_time due)
+{
+	uint64_t ready = WF_FD_READ | WF_FD_WRITE; /* bytes, or that it is connected */
+
+	wf_spinlock_lock(&socket->lock);
+	if (socket->generation == generation) {
+		if (socket->in.told < due)
+			socket->in.told = due;
+		if (socket->in.end_due <= socket->in.told)
+			ready |= WF_FD_STICKY;
+	}
+	wf_spinlock_unlock(&socket->lock);
+	wf_fd_report(&socket->entry, generation, ready);
+}
+
+/* --- polling --- */
+
+static int poll_read(struct wf_mem_socket *socket)
+{
+	int ready = 0;
+
+	wf_spinlock_lock(&socket->lock);
+	if (is_readable(&socket->in))
+		ready |= (int)WEFT_READABLE;
+	if (has_ended(&socket->in)) {
+		if (socket->in.error)
+			ready |= (int)WEFT_ERROR;
+		if (!wf_ptr_load_relaxed(&socket->peer))
+			ready |= (int)WEFT_HANGUP;
+	}
+	wf_spinlock_unlock(&socket->lock);
+	return ready;
+}
+
+/* Where there is no room the peer is asked to tell of it. */
+static int poll_write(struct wf_mem_socket *socket)
+{
+	struct wf_mem_socket *peer = wf_ptr_load_acquire(&socket->peer); /* B4 */
+	bool room = true;
+
+	if (!peer)
+		return (int)WEFT_WRITABLE; /* to be told the error */
+	wf_spinlock_lock(&peer->lock);
+	if (is_peer(peer, socket) && !peer->in.shut &&
+		peer->in.bytes >= wf_mem_network.opts.buffer_bytes) {
+		peer->in.wants_space = true;
+		room = false;
+	}
+	wf_spinlock_unlock(&peer->lock);
+	return room ? (int)WEFT_WRITABLE : 0;
+}
+
+int wf_mem_poll(int fd, unsigned events)
+{
+	struct wf_mem_socket *socket = wf_mem_find(fd);
+	int ready;
+
+	if (socket->role == WF_MEM_LISTENER)
+		return wf_mem_acceptable(socket) ? (int)(events & WEFT_READABLE) : 0;
+	ready = poll_read(socket);
+	if (events & WEFT_WRITABLE)
+		ready |= poll_write(socket);
+	return ready & (int)(events | WEFT_HANGUP | WEFT_ERROR);
+}
