@@ -100,6 +100,7 @@ TEST_SCRIPTS = {
     "test_perf": "",
     "test_programs": "",
     "test_readme": "",
+    "test_sim_record": "",
 }
 
 # Simulations: programs of test/sim/, compiled in sim mode only: "source" and the engine; "with":
@@ -637,9 +638,16 @@ class Build:
                             extra=" ".join(made.get("flags", [])))
             programs.append(self.program("sim", self.path("sim", "test", name), objects,
                                          ["-pthread"]))
-        for name, options in (("sim", ""), ("sim-long", "--timeout 1000000")):
-            self.always(name, "run_tests", programs, mode="sim", options=options)
+        self.always("sim-schedules", "run_tests", programs, mode="sim")
+        self.always("sim-long", "run_tests", programs, mode="sim", options="--timeout 1000000")
+        for name, script in (("check-sim-record", "sim_record.py check"),
+                             ("check-sim-seeds", "sim_seeds.py"),
+                             ("sim-record", "sim_record.py make")):
+            self.always(name, "command", programs,
+                        command="python3 test/tools/%s --build-dir $builddir" % script)
+        n.build("sim", "phony", ["sim-schedules", "check-sim-seeds"])
         n.build("check-sim", "phony", "sim")
+        return {os.path.basename(program): program for program in programs}
 
     def models(self):
         self.ninja.comment("check-models: spin on the models of the protocols")
@@ -651,7 +659,7 @@ class Build:
         self.rules()
         made = {mode: self.mode(mode) for mode in MODES if MODES[mode].get("library", True)}
         self.cross()
-        self.simulations()
+        simulations = self.simulations()
         self.products(*made["release"][:2])
         self.measurements(*made["release"][:2])
         self.strict()
@@ -663,7 +671,8 @@ class Build:
         planted = [self.tests(mode, ["tools/planted"], lambda name: [], [])[0]
                    for mode in ("dev", "tsan")]
         self.always("test", "run_tests", programs + scripts,
-                    [library, *examples, *planted, "all", "perf-programs"], mode="dev")
+                    [library, *examples, *planted, simulations["sim_spinlock"], "all",
+                     "perf-programs"], mode="dev")
         self.always("check-tuning", "command", "test/tools/check_tuning.py",
                     command="python3 test/tools/check_tuning.py --build-dir "
                     + self.path("tuning"))
@@ -753,6 +762,7 @@ def targets_text():
              "  bench           every hot operation",
              "  bench-echo      a whole server, beside its rivals",
              "  sim             simulations, seeds that are always the same; sim-long: SEEDS=a..b",
+             "  sim-record      simulations, very many seeds: writes test/sim/RECORD.json; minutes",
              "  install         to DESTDIR and the prefix; uninstall removes",
              "  check-clang     everything by gcc and clang with more warnings, as errors",
              "  check-tuning    tuning options at other values",
