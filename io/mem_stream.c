@@ -11,7 +11,7 @@
 
 enum {
 	CHUNK_BYTES = 4096 - 32,
-	TRANSMIT_BYTES_MAX = 64 << 10, /* of one call */
+	PART_BYTES_MAX = 64 << 10, /* that are copied before they are appended */
 };
 
 struct wf_mem_chunk {
@@ -161,33 +161,27 @@ static ssize_t append(struct wf_mem_inflow *in, struct wf_mem_chunk **chunks, si
 
 static WF_COLD void reset(struct wf_mem_socket *socket);
 
-static size_t transmit_size(size_t size)
+static size_t part_size(size_t size)
 {
-	if (size > TRANSMIT_BYTES_MAX)
-		size = TRANSMIT_BYTES_MAX;
-	if (size > wf_mem_network.opts.buffer_bytes)
-		size = wf_mem_network.opts.buffer_bytes;
-	if (wf_mem_chance(wf_mem_network.opts.short_one_in))
-		size = wf_mem_draw(1, size);
-	return size;
+	if (size > PART_BYTES_MAX)
+		size = PART_BYTES_MAX;
+	return size < wf_mem_network.opts.buffer_bytes ? size : wf_mem_network.opts.buffer_bytes;
 }
 
-ssize_t wf_mem_transmit(int fd, const void *buffer, size_t size)
+/* A part of a transmission. As wf_mem_transmit(). */
+static ssize_t transmit_part(struct wf_mem_socket *socket, const void *buffer, size_t size)
 {
-	struct wf_mem_socket *socket = wf_mem_find(fd), *peer;
+	struct wf_mem_socket *peer;
 	struct wf_mem_event *event;
 	struct wf_mem_chunk *chunks;
 	uint32_t generation = 0;
 	weft_time due;
 	ssize_t r;
 
-	if (wf_mem_chance(wf_mem_network.opts.reset_one_in))
-		reset(socket);
 	/* B4: acquire, with B5 in wf_mem_join(). */
 	peer = wf_ptr_load_acquire(&socket->peer);
 	if (!peer)
 		return send_error(socket);
-	size = transmit_size(size);
 	r = wf_mem_event_make(&event);
 	if (r < 0)
 		return r;
@@ -209,6 +203,28 @@ ssize_t wf_mem_transmit(int fd, const void *buffer, size_t size)
 	else
 		wf_fd_report(&peer->entry, generation, WF_FD_READ);
 	return r == -EPIPE ? send_error(socket) : r;
+}
+
+/* A count below `size` has to mean that somebody wants space (O3 of fd.h): no part may hide it. */
+ssize_t wf_mem_transmit(int fd, const void *buffer, size_t size)
+{
+	struct wf_mem_socket *socket = wf_mem_find(fd);
+	size_t done = 0;
+	ssize_t n;
+
+	if (wf_mem_chance(wf_mem_network.opts.reset_one_in))
+		reset(socket);
+	if (wf_mem_chance(wf_mem_network.opts.short_one_in))
+		size = wf_mem_draw(1, size);
+	do {
+		size_t part = part_size(size - done);
+
+		n = transmit_part(socket, (const char *)buffer + done, part);
+		if (n <= 0)
+			break;
+		done += (size_t)n;
+	} while (done < size);
+	return done > 0 ? (ssize_t)done : n;
 }
 
 /* --- receiving --- */
