@@ -107,7 +107,8 @@ TEST_SCRIPTS = {
 # further sources; "library": the whole scheduler too; "flags", for all of it, go with "objects", a
 # folder of their own.
 SIM_ENGINE = ["test/sim/engine.c", "test/sim/explore.c", "test/sim/main.c"]
-SIM_RUNTIME = ["test/sim/rcu.c", "test/sim/registry.c", "test/sim/runtime.c"]
+SIM_RUNTIME = ["test/sim/memory.c", "test/sim/rcu.c", "test/sim/registry.c", "test/sim/runtime.c"]
+SIM_NO_IO = [*SIM_RUNTIME, "test/sim/no_io.c"]
 SIM_LIFO = {"flags": ["-UWF_RUN_ORDER_FIFO", "-DWF_RUN_ORDER_FIFO=0"], "objects": "obj-lifo"}
 SIM = {
     "sim_deque": {"source": "test/sim/sim_deque.c"},
@@ -115,15 +116,19 @@ SIM = {
     "sim_engine": {"source": "test/sim/sim_engine.c"},
     "sim_idle": {"source": "test/sim/sim_idle.c"},
     "sim_injector": {"source": "test/sim/sim_injector.c"},
-    "sim_mix": {"source": "test/sim/sim_mix.c", "with": SIM_RUNTIME, "library": True},
-    "sim_mix_lifo": {"source": "test/sim/sim_mix.c", "with": SIM_RUNTIME, "library": True,
+    "sim_mix": {"source": "test/sim/sim_mix.c", "with": SIM_NO_IO, "library": True},
+    "sim_mix_lifo": {"source": "test/sim/sim_mix.c", "with": SIM_NO_IO, "library": True,
                      **SIM_LIFO},
-    "sim_runtime": {"source": "test/sim/sim_runtime.c", "with": SIM_RUNTIME, "library": True},
+    "sim_net": {"source": "test/sim/sim_net.c", "with": [*SIM_RUNTIME, "test/sim/net.c"],
+                "library": True, "io": True},
+    "sim_runtime": {"source": "test/sim/sim_runtime.c", "with": SIM_NO_IO, "library": True},
     "sim_spinlock": {"source": "test/sim/sim_spinlock.c"},
 }
 # What stands in for these in a simulation of the whole runtime is in the lines above.
-SIM_REPLACED = {"core/cpu.c", "core/main.c", "core/map.c", "core/registry.c", "core/thread.c",
+SIM_REPLACED = {"core/cpu.c", "core/main.c", "core/map.c", "core/memory.c", "core/registry.c",
+                "core/thread.c",
                 "sync/rcu.c", "timer/clock.c"}
+SIM_REPLACED_IO = {"io/drivers.c", "io/epoll.c", "io/mem.c", "io/mem_name.c"}
 SIM_SWITCH = ["core/switch_aarch64.S", "core/switch_x86_64.S"]
 
 # Tests that also run as static aarch64 programs, with the library sources each needs.
@@ -621,12 +626,14 @@ class Build:
     def simulations(self):
         n = self.ninja
         n.comment("Simulations; SEEDS=a..b in the environment chooses other seeds")
-        scheduler = [source for source in LIBRARY if not source.startswith("io/")
-                     and source not in SIM_REPLACED and source not in SIM_SWITCH]
+        library = [source for source in LIBRARY if source not in SIM_SWITCH
+                   and source not in SIM_REPLACED | SIM_REPLACED_IO]
+        scheduler = [source for source in library if not source.startswith("io/")]
         programs, made_already = [], set()
         for name, made in SIM.items():
             sources = [made["source"], *made.get("with", []), *SIM_ENGINE, *SIM_SWITCH]
-            sources += scheduler if made.get("library") else []
+            if made.get("library"):
+                sources += library if made.get("io") else scheduler
             objects = []
             for source in sources:
                 out = self.path("sim", made.get("objects", "obj"),

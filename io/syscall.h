@@ -30,7 +30,23 @@
 #define WF_IO_SANITIZED 0
 #endif
 
-#if defined(__x86_64__)
+#if defined(WF_ATOMICS_SIM)
+
+/* A simulation has no kernel: test/sim/net.c. */
+long wf_sim_syscall(long number);
+
+WF_INLINE long wf_syscall6(long number, long a, long b, long c, long d, long e, long f)
+{
+	(void)a;
+	(void)b;
+	(void)c;
+	(void)d;
+	(void)e;
+	(void)f;
+	return wf_sim_syscall(number);
+}
+
+#elif defined(__x86_64__)
 
 WF_INLINE long wf_syscall6(long number, long a, long b, long c, long d, long e, long f)
 {

@@ -19,6 +19,13 @@ void sim_runtime_reset(void);
 void sim_registry_reset(void);
 void sim_rcu_reset(void);
 
+/* The driver of runtime.c. */
+struct wf_driver;
+extern const struct wf_driver sim_driver;
+
+/* From now on, until the next reset: lines on the log at level error are no failure. */
+void sim_runtime_expect_errors(void);
+
 /* Options of a runtime in a simulation: the sim driver, small stacks, idle = park. */
 const struct weft_rt_opts *sim_runtime_opts(unsigned workers);
 

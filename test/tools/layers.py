@@ -26,7 +26,7 @@ MAY_INCLUDE = {
     "core": {"core", "timer", "sync"},
     "io": {"io", "core", "timer", "sync"},
     "examples": set(),
-    "test": {"test", "perf", "io", "core", "timer", "sync"},
+    "test": {"test", "examples", "perf", "io", "core", "timer", "sync"},
     "perf": {"perf", "io", "core", "timer", "sync"},
 }
 

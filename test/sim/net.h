@@ -1,0 +1,16 @@
+/* net.h: the in-memory network in a simulation. */
+#ifndef WF_TEST_SIM_NET_H
+#define WF_TEST_SIM_NET_H
+
+#include "test/sim/runtime.h"
+
+/* In setup, after sim_runtime_reset(): an empty network; NULL: without latency and faults. */
+void sim_net_reset(const struct weft_mem_opts *opts);
+
+/* Handles that are open now. */
+unsigned sim_net_open(void);
+
+/* Before sim_runtime_check(): every socket has been closed, nobody waits. Gives the table back. */
+void sim_net_check(void);
+
+#endif

@@ -1,0 +1,368 @@
+/*
+ * sim_net.c: servers and clients on the in-memory network: io/ as it is, on the real scheduler.
+ *
+ * The server is examples/echo.c, unchanged: main, weft_main and what it prints are ours. A client
+ * is two processes: one writes and then shuts writing, one reads until the end. What comes back has
+ * to be what was sent, byte for byte; where the network does harm, the beginning of it.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "test/sim/net.h"
+
+static int said(const char *format, ...);
+int echo_main(int argc, char **argv);
+
+#define main       echo_main
+#define fprintf(file, ...) ((void)(file), said(__VA_ARGS__))
+#include "examples/echo.c"
+#undef main
+#undef fprintf
+
+enum {
+	CLIENTS_MAX = 3,
+	WORKERS_MAX = 3,
+	BYTES_MAX = 14,
+	PIECE_MAX = 5,
+	STEPS_MAX = 100000,
+};
+
+struct client {
+	unsigned number;
+	int fd;
+	unsigned size, sent, received;
+	weft_pid reader;
+	const char *doing;
+	bool harmed; /* it has seen an error that the network may cause */
+};
+
+static struct {
+	weft_rt *rt;
+	weft_fn fn;
+	void *arg;
+	int result;
+	struct weft_rt_opts opts;
+	weft_pid server;
+	char name[1], argument[16];
+	char address[WEFT_ADDRESS_MAX];
+	struct client clients[CLIENTS_MAX];
+	unsigned client_count;
+	unsigned ended;
+	bool harm;  /* resets, refusals, few handles */
+	bool rough; /* clients go away without a word, readers are cancelled */
+} s;
+
+static void setup(void)
+{
+	memset(&s, 0, sizeof(s));
+	sim_runtime_reset();
+	sim_net_reset(NULL);
+}
+
+static void check(void)
+{
+	sim_check(s.ended == s.client_count, "%u clients of %u", s.ended, s.client_count);
+	sim_check(s.result == 0, "the server: %d", s.result);
+	sim_net_check();
+	sim_runtime_check();
+}
+
+/* Everybody sleeps: says how far each client has come. */
+static enum sim_quiet quiet(void)
+{
+	char text[SIM_MESSAGE_BYTES];
+	int length = 0;
+
+	for (unsigned i = 0; i < s.client_count; i++) {
+		const struct client *client = &s.clients[i];
+
+		length += snprintf(text + length, sizeof(text) - (size_t)length,
+			"; %s, %u of %u sent, %u back", client->doing, client->sent, client->size,
+			client->received);
+	}
+	sim_fail("a wake is lost%s", text);
+}
+
+/* --- clients --- */
+
+static unsigned char byte_of(const struct client *client, unsigned i)
+{
+	return (unsigned char)(client->number * 64 + i);
+}
+
+/* What the network may do to a call where it does harm. */
+static bool is_harm(int r)
+{
+	return r == -ECONNRESET || r == -EPIPE || r == -ECONNREFUSED || r == -EMFILE ||
+		r == -ENOTCONN;
+}
+
+static bool expect_harm(struct client *client, int r)
+{
+	sim_check(s.harm && is_harm(r), "client %u: %d", client->number, r);
+	client->harmed = true;
+	return true;
+}
+
+static int reader(void *arg)
+{
+	struct client *client = arg;
+	unsigned char buffer[PIECE_MAX];
+	ssize_t n;
+
+	for (;;) {
+		n = weft_read(client->fd, buffer, 1 + sim_random(PIECE_MAX), WEFT_FOREVER);
+		if (n <= 0)
+			break;
+		for (ssize_t i = 0; i < n; i++) {
+			sim_check(client->received < client->sent, "more came back than was sent");
+			sim_check(buffer[i] == byte_of(client, client->received),
+				"client %u: byte %u is another", client->number, client->received);
+			client->received++;
+		}
+	}
+	/* It is cancelled, or the socket closed, before it begins or meanwhile. */
+	if (n < 0 && !(s.rough && (n == -ECANCELED || n == -EBADF)))
+		(void)expect_harm(client, (int)n);
+	return 0;
+}
+
+static int write_all(struct client *client)
+{
+	while (client->sent < client->size) {
+		unsigned char piece[PIECE_MAX];
+		unsigned n = 1 + sim_random(PIECE_MAX), first = client->sent;
+		ssize_t r;
+
+		if (n > client->size - first)
+			n = client->size - first;
+		for (unsigned i = 0; i < n; i++)
+			piece[i] = byte_of(client, first + i);
+		client->sent += n; /* it may come back before the call does */
+		r = weft_write_all(client->fd, piece, n, WEFT_FOREVER);
+		if (r < 0)
+			return (int)r;
+		sim_check(r == (ssize_t)n, "wrote %zd of %u", r, n);
+	}
+	return 0;
+}
+
+/* Waits for the reader; a rough client may not. */
+static void finish(struct client *client)
+{
+	int r, result = -1;
+
+	if (s.rough && sim_random(3) == 0) {
+		r = sim_random(2) ? weft_cancel(client->reader) : weft_close(client->fd);
+		sim_check(r == 0 || r == -ESRCH || r == -EBADF, "cancel or close: %d", r);
+		client->harmed = true;
+	}
+	r = weft_join(client->reader, &result, WEFT_FOREVER);
+	sim_check(r == 0 && result == 0, "join: %d, %d", r, result);
+}
+
+static int talk(void *arg)
+{
+	struct client *client = arg;
+	int r;
+
+	client->doing = "connects";
+	client->fd = weft_connect(s.address, WEFT_FOREVER);
+	if (client->fd < 0) {
+		(void)expect_harm(client, client->fd);
+		s.ended++;
+		return 0;
+	}
+	client->doing = "writes";
+	r = weft_spawn(reader, client, &client->reader);
+	sim_check(r == 0, "weft_spawn: %d", r);
+	r = write_all(client);
+	if (r == 0)
+		r = weft_shutdown(client->fd, SHUT_WR);
+	if (r < 0)
+		(void)expect_harm(client, r);
+	client->doing = "waits for its reader";
+	finish(client);
+	client->doing = "has ended";
+	if (!client->harmed)
+		sim_check(client->received == client->size, "client %u: %u of %u came back",
+			client->number, client->received, client->size);
+	r = weft_close(client->fd);
+	sim_check(r == 0 || (s.rough && r == -EBADF), "weft_close: %d", r);
+	s.ended++;
+	return 0;
+}
+
+/* When all have been served the server is cancelled; it returns 0 when its acceptors have ended. */
+static int all_clients(void *arg)
+{
+	weft_pid pids[CLIENTS_MAX];
+
+	(void)arg;
+	for (unsigned i = 0; i < s.client_count; i++) {
+		int r = weft_spawn(talk, &s.clients[i], &pids[i]);
+
+		sim_check(r == 0, "weft_spawn: %d", r);
+	}
+	for (unsigned i = 0; i < s.client_count; i++)
+		sim_check(weft_join(pids[i], NULL, WEFT_FOREVER) == 0, "weft_join");
+	sim_check(weft_cancel(s.server) == 0, "the server has ended");
+	return 0;
+}
+
+/* --- the server --- */
+
+static int said(const char *format, ...)
+{
+	weft_pid pid;
+	va_list args;
+
+	va_start(args, format);
+	if (strcmp(format, "listening on %s\n") == 0) {
+		strncpy(s.address, va_arg(args, const char *), sizeof(s.address) - 1);
+		s.server = weft_self();
+		sim_check(weft_spawn(all_clients, NULL, &pid) == 0, "weft_spawn");
+		sim_check(weft_detach(pid) == 0, "weft_detach");
+	}
+	va_end(args);
+	return 0;
+}
+
+static int main_process(void *arg)
+{
+	(void)arg;
+	s.result = s.fn(s.arg);
+	if (s.result == -ECANCELED)
+		s.result = 0; /* all_clients() */
+	return 0;
+}
+
+int weft_main(const struct weft_rt_opts *opts, weft_fn fn, void *arg)
+{
+	weft_pid pid;
+
+	(void)opts;
+	s.fn = fn;
+	s.arg = arg;
+	sim_check(weft_rt_create(&s.opts, &s.rt) == 0, "weft_rt_create");
+	sim_check(weft_rt_spawn(s.rt, main_process, NULL, NULL, &pid) == 0, "weft_rt_spawn");
+	sim_check(weft_detach(pid) == 0, "weft_detach");
+	sim_check(weft_rt_run(s.rt) == 0, "weft_rt_run");
+	sim_check(weft_rt_destroy(s.rt, WEFT_FOREVER) == 0, "weft_rt_destroy");
+	return s.result;
+}
+
+/* --- scenarios --- */
+
+static void draw_network(bool late, bool short_counts)
+{
+	struct weft_mem_opts net = {.size = sizeof(net),
+		.seed = sim_random(1u << 31),
+		.buffer_bytes = 1 + sim_random(8)};
+
+	if (late)
+		net.latency_max_ns = 1000 * (1 + (weft_time)sim_random(50));
+	if (short_counts)
+		net.short_one_in = 2;
+	if (s.harm) {
+		net.reset_one_in = sim_random(3) ? 20 : 0;
+		net.refuse_one_in = sim_random(3) ? 5 : 0;
+		/* Room for all listeners and clients, and for one that is being served. */
+		net.sockets_max = sim_random(3) ? 0 : WORKERS_MAX + CLIENTS_MAX + 1;
+		sim_runtime_expect_errors();
+	}
+	sim_check(weft_mem_setup(&net) == 0, "weft_mem_setup");
+}
+
+static void run(unsigned workers, const char *address)
+{
+	char *arguments[] = {s.name, s.argument, NULL};
+
+	strcpy(s.argument, address);
+	s.opts = *sim_runtime_opts(workers);
+	if (sim_random(2) || strncmp(address, "tcp:", 4) == 0)
+		s.opts.driver = "mem";
+	s.client_count = 1 + sim_random(CLIENTS_MAX);
+	for (unsigned i = 0; i < s.client_count; i++) {
+		s.clients[i].number = i;
+		s.clients[i].doing = "is to start";
+		s.clients[i].size = sim_random(BYTES_MAX);
+	}
+	(void)echo_main(2, arguments);
+}
+
+static void near_one(unsigned number)
+{
+	(void)number;
+	draw_network(false, sim_random(2));
+	run(1, "mem:echo");
+}
+
+static void near_two(unsigned number)
+{
+	(void)number;
+	draw_network(false, sim_random(2));
+	run(2, "tcp::7000");
+}
+
+static void far_two(unsigned number)
+{
+	(void)number;
+	draw_network(true, sim_random(2));
+	run(2, "mem:");
+}
+
+static void harm_two(unsigned number)
+{
+	(void)number;
+	s.harm = true;
+	draw_network(sim_random(2), sim_random(2));
+	run(2, "mem:echo");
+}
+
+static void rough_three(unsigned number)
+{
+	(void)number;
+	s.harm = s.rough = true;
+	draw_network(sim_random(2), sim_random(2));
+	run(3, "mem:echo");
+}
+
+static const struct sim_scenario near_with_one = {
+	"echo, 1 worker", 1, setup, near_one, quiet, check, STEPS_MAX};
+static const struct sim_scenario near_with_two = {
+	"echo, 2 workers", 1, setup, near_two, quiet, check, STEPS_MAX};
+static const struct sim_scenario far_with_two = {
+	"echo far away, 2 workers", 1, setup, far_two, quiet, check, STEPS_MAX};
+static const struct sim_scenario harm_with_two = {
+	"echo, harmed, 2 workers", 1, setup, harm_two, quiet, check, STEPS_MAX};
+static const struct sim_scenario rough_with_three = {
+	"echo, rough clients, 3 workers", 1, setup, rough_three, quiet, check, STEPS_MAX};
+
+SIM_TEST(net, an_echo_server_on_one_worker_returns_what_it_was_sent)
+{
+	sim_must_pass(&near_with_one, 1000);
+}
+
+SIM_TEST(net, an_echo_server_on_two_workers_returns_what_it_was_sent)
+{
+	sim_must_pass(&near_with_two, 2000);
+}
+
+SIM_TEST(net, what_takes_time_arrives_in_order)
+{
+	sim_must_pass(&far_with_two, 2000);
+}
+
+SIM_TEST(net, resets_refusals_and_few_handles_end_connections_only)
+{
+	sim_must_pass(&harm_with_two, 2000);
+}
+
+SIM_TEST(net, clients_that_go_away_leave_nothing_behind)
+{
+	sim_must_pass(&rough_with_three, 2000);
+}
