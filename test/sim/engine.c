@@ -20,7 +20,8 @@
  *
  * A thread that pauses is left out until memory changes: a spinning thread reads the same again. If
  * nobody else can go on all pausing threads try again, a bounded number of times. A thread that has
- * run long while others could is passed over once: schedules are fair in the end.
+ * run long while others could is passed over once, and the strongest of PCT becomes the weakest now
+ * and then also when several take turns: schedules are fair in the end.
  *
  * Everything is static and everything counts from the seed: the same seed gives the same schedule
  * in every process that runs this binary, which the hash over all operations shows.
@@ -44,6 +45,7 @@ enum {
 	TRACE_SHOWN_PER_THREAD = 12,
 	IDLE_ROUNDS_MAX = 2000,
 	IN_A_ROW_MAX = 500,
+	FAIR_STEPS = 2000,
 	ARENA_BYTES = 16 << 20,
 	GRAIN_BYTES = 64, /* what is freed is known by */
 	STEP_NS = 100,
@@ -118,6 +120,7 @@ static struct {
 	int32_t priority[SIM_ENTITIES];
 	int32_t lowest;
 	unsigned next_change;
+	uint32_t next_fair; /* the step at which the strongest has been it for long */
 	/* listed and recorded */
 	unsigned turn;
 	struct sim_recording *recording;
@@ -391,7 +394,10 @@ static unsigned choose_by_priority(uint64_t mask)
 {
 	unsigned best = strongest(mask);
 
-	if (WF_UNLIKELY(sim.in_a_row > IN_A_ROW_MAX) && best == sim.self) {
+	if (WF_UNLIKELY(sim.steps >= sim.next_fair
+		    || (sim.in_a_row > IN_A_ROW_MAX && best == sim.self))) {
+		if (sim.steps >= sim.next_fair)
+			sim.next_fair += FAIR_STEPS;
 		sim.priority[best] = --sim.lowest;
 		best = strongest(mask);
 	}
@@ -404,6 +410,13 @@ static unsigned choose_by_priority(uint64_t mask)
 	return best;
 }
 
+/* A store that comes out does not give its thread another turn. */
+static unsigned begin_turn(unsigned chosen)
+{
+	sim.turn_left = chosen < SIM_THREADS_MAX ? sim.plan->quantum : 0;
+	return chosen;
+}
+
 static unsigned choose_in_turn(uint64_t mask)
 {
 	uint64_t after;
@@ -412,14 +425,13 @@ static unsigned choose_in_turn(uint64_t mask)
 		sim.turn_left--;
 		return sim.self;
 	}
-	sim.turn_left = sim.plan->quantum;
 	/* A thread's stores come out at the end of its turn, or with the next of all. */
 	if ((sim.plan->shuffle & 1) && sim.self != NOBODY && (mask & bit(SIM_BUFFERS + sim.self)))
-		return SIM_BUFFERS + sim.self;
+		return begin_turn(SIM_BUFFERS + sim.self);
 	if (mask != bit(SIM_CLOCK))
 		mask &= ~bit(SIM_CLOCK);
 	after = sim.self == NOBODY ? mask : mask & ~(bit(sim.self + 1) - 1);
-	return (unsigned)__builtin_ctzll(after ? after : mask);
+	return begin_turn((unsigned)__builtin_ctzll(after ? after : mask));
 }
 
 static unsigned choose_listed(uint64_t mask)
@@ -896,6 +908,7 @@ static void draw_priorities(void)
 		sim.priority[i] = (int32_t)(sim_mix(&sim.random) >> 34);
 	sim.lowest = 0;
 	sim.next_change = 0;
+	sim.next_fair = FAIR_STEPS;
 }
 
 static void reset(const struct sim_scenario *scenario, const struct sim_plan *plan)

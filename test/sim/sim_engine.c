@@ -283,6 +283,46 @@ SIM_TEST(engine, a_crash_is_a_failure_and_the_next_schedule_runs)
 				failure.message);
 }
 
+/* Two who wake each other by turns, and always have stores in their buffers. */
+static void hand_over(unsigned number)
+{
+	const void *mine = number ? &s.y : &s.z, *theirs = number ? &s.z : &s.y;
+
+	if (number == 2) {
+		wf_u32_store_release(&s.x, 1);
+		return;
+	}
+	while (wf_u32_load_acquire(&s.x) == 0) {
+		wf_u32_store_relaxed(number ? &s.y : &s.z, 1);
+		(void)sim_unblock(theirs, 1);
+		(void)sim_block(mine, sim_now() + 1000000);
+	}
+}
+
+SIM_TEST(engine, nobody_is_passed_over_for_ever)
+{
+	static const struct sim_scenario scenario = {
+		"handing over", 3, setup, hand_over, NULL, NULL, 20000};
+
+	sim_must_pass(&scenario, 5000);
+}
+
+static void keep_storing(unsigned number)
+{
+	if (number == 1)
+		wf_u32_store_release(&s.x, 1);
+	while (wf_u32_load_acquire(&s.x) == 0)
+		wf_u32_store_relaxed(&s.y, 1);
+}
+
+SIM_TEST(engine, stores_give_no_further_turn)
+{
+	static const struct sim_scenario scenario = {
+		"1 stores on and on", 2, setup, keep_storing, NULL, NULL, 20000};
+
+	sim_must_pass(&scenario, 5000);
+}
+
 /* --- time --- */
 
 static void sleep_until(unsigned number)
