@@ -109,6 +109,7 @@ TEST_SCRIPTS = {
 SIM_ENGINE = ["test/sim/engine.c", "test/sim/explore.c", "test/sim/main.c"]
 SIM_RUNTIME = ["test/sim/memory.c", "test/sim/rcu.c", "test/sim/registry.c", "test/sim/runtime.c"]
 SIM_NO_IO = [*SIM_RUNTIME, "test/sim/no_io.c"]
+SIM_SCENE = ["test/sim/scene.c", *SIM_NO_IO]
 SIM_LIFO = {"flags": ["-UWF_RUN_ORDER_FIFO", "-DWF_RUN_ORDER_FIFO=0"], "objects": "obj-lifo"}
 SIM = {
     "sim_deque": {"source": "test/sim/sim_deque.c"},
@@ -122,6 +123,7 @@ SIM = {
     "sim_net": {"source": "test/sim/sim_net.c", "with": [*SIM_RUNTIME, "test/sim/net.c"],
                 "library": True, "io": True},
     "sim_runtime": {"source": "test/sim/sim_runtime.c", "with": SIM_NO_IO, "library": True},
+    "sim_scheduling": {"source": "test/sim/sim_scheduling.c", "with": SIM_SCENE, "library": True},
     "sim_spinlock": {"source": "test/sim/sim_spinlock.c"},
 }
 # What stands in for these in a simulation of the whole runtime is in the lines above.

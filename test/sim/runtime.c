@@ -5,9 +5,9 @@
  * Plain fields model the kernel's side: between sim_point() and the next atomic operation nobody
  * else runs, so "look, then sleep" is one step, as it is in a system call.
  *
- * The driver knows no I/O. It is asked in the order that driver.h lays down, or the schedule fails;
- * its wakes are latched; now and then, as the seed says, arm() answers "retry" and wait() ends for
- * no reason: both are allowed to.
+ * The driver's only I/O are events (runtime.h). It is asked in the order that driver.h lays down,
+ * or the schedule fails; its wakes are latched; now and then, as the seed says, arm() answers
+ * "retry" and wait() ends for no reason: both are allowed to.
  */
 #include "test/sim/runtime.h"
 
@@ -27,6 +27,7 @@ enum {
 	ZEROED_BYTES = 16384,
 	CPUS = 4,
 	ODD = 16, /* one in so many arms and waits is answered oddly */
+	EVENTS_MAX = 8,
 };
 
 static struct {
@@ -250,6 +251,9 @@ const struct wf_map wf_map_kernel = {map_page_bytes, map_map, map_unmap, map_adv
 struct driver_state {
 	bool open, armed, latched;
 	unsigned owner;
+	struct weft_rt *rt;
+	struct wf_wait happened[EVENTS_MAX]; /* not yet claimed, oldest first */
+	unsigned happened_count;
 };
 
 static struct driver_state drivers[SIM_THREADS_MAX];
@@ -265,21 +269,37 @@ static int driver_open(struct wf_worker *worker, void **state_out)
 {
 	struct driver_state *state;
 
-	(void)worker;
 	if (sim_runtime_refuses())
 		return -EMFILE;
 	state = &drivers[driver_count++];
-	*state = (struct driver_state){.open = true, .owner = sim_thread_self()};
+	*state = (struct driver_state){
+		.open = true, .owner = sim_thread_self(), .rt = wf_worker_rt(worker)};
 	*state_out = state;
 	return 0;
+}
+
+/* The events that have happened end their waits. */
+static int claim_events(struct driver_state *state, unsigned budget)
+{
+	unsigned count = 0;
+
+	while (state->happened_count > 0 && count < budget) {
+		struct wf_wait wait = state->happened[0];
+
+		state->happened_count--;
+		memmove(state->happened, state->happened + 1,
+			state->happened_count * sizeof(state->happened[0]));
+		(void)wf_wait_claim(state->rt, wait.pid, wait.number);
+		count++;
+	}
+	return (int)count;
 }
 
 static int driver_poll(void *arg, unsigned budget, weft_time now)
 {
 	check_owner(arg);
-	(void)budget;
 	(void)now;
-	return 0;
+	return claim_events(arg, budget);
 }
 
 static void driver_flush(void *arg)
@@ -300,7 +320,7 @@ static int driver_arm(void *arg)
 	check_owner(state);
 	sim_check(!state->armed, "armed twice");
 	sim_point("driver arm");
-	if (sim_random(ODD) == 0)
+	if (state->happened_count > 0 || sim_random(ODD) == 0)
 		return WF_DRIVER_RETRY;
 	state->armed = true;
 	return 0;
@@ -315,11 +335,12 @@ static int driver_wait(void *arg, weft_time deadline, weft_time now)
 	sim_check(state->armed, "a wait without arm");
 	wf_worker_sleep_begin();
 	sim_point("driver wait");
-	if (!state->latched && deadline > sim_now() && sim_random(ODD) != 0)
+	if (!state->latched && state->happened_count == 0 && deadline > sim_now()
+		&& sim_random(ODD) != 0)
 		(void)sim_block(state, deadline == WEFT_FOREVER ? SIM_FOREVER : deadline);
 	state->latched = false;
 	wf_worker_sleep_end();
-	return 0;
+	return claim_events(state, EVENTS_MAX);
 }
 
 static void driver_disarm(void *arg)
@@ -375,6 +396,22 @@ const struct wf_driver sim_driver = {.name = "sim",
 	.watch = driver_watch,
 	.stats = driver_stats,
 	.close = driver_close};
+
+void sim_event_begin(struct sim_event *event)
+{
+	wf_wait_begin(&event->wait);
+	event->driver = wf_worker_driver_state(wf_worker_self());
+}
+
+void sim_event_happen(struct sim_event *event)
+{
+	struct driver_state *state = event->driver;
+
+	sim_point("event");
+	sim_check(state->open && state->happened_count < EVENTS_MAX, "too late, or too many");
+	state->happened[state->happened_count++] = event->wait;
+	(void)sim_unblock(state, 1);
+}
 
 /* --- a simulation's own part --- */
 

@@ -13,6 +13,7 @@
 
 #include <weft.h>
 
+#include "core/sched.h"
 #include "test/sim/sim.h"
 
 void sim_runtime_reset(void);
@@ -38,6 +39,19 @@ void sim_runtime_fail_at(unsigned n);
 bool sim_runtime_has_failed(void);
 /* Of what makes something: counts a request; true: it is to fail. */
 bool sim_runtime_refuses(void);
+
+/*
+ * An event: what a process waits for at the driver of its worker, as it would for a descriptor. The
+ * process: begin, tell others, park. Any thread: happen, once. The driver claims the wait in one of
+ * its polls, or is woken by it.
+ */
+struct sim_event {
+	struct wf_wait wait;
+	void *driver;
+};
+
+void sim_event_begin(struct sim_event *event);
+void sim_event_happen(struct sim_event *event);
 
 /* After everything has been destroyed: all memory is back, nobody is in a read section. */
 void sim_runtime_check(void);
