@@ -122,6 +122,7 @@ SIM = {
                      **SIM_LIFO},
     "sim_net": {"source": "test/sim/sim_net.c", "with": [*SIM_RUNTIME, "test/sim/net.c"],
                 "library": True, "io": True},
+    "sim_process": {"source": "test/sim/sim_process.c", "with": SIM_SCENE, "library": True},
     "sim_runtime": {"source": "test/sim/sim_runtime.c", "with": SIM_NO_IO, "library": True},
     "sim_scheduling": {"source": "test/sim/sim_scheduling.c", "with": SIM_SCENE, "library": True},
     "sim_spinlock": {"source": "test/sim/sim_spinlock.c"},
