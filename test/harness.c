@@ -13,13 +13,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fnmatch.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -347,6 +345,9 @@ const char *__tsan_default_options(void)
 
 static struct harness_test *tests;
 
+static sigset_t sigchld;     /* which the runner waits for, and so blocks */
+static sigset_t mask_before; /* which a test gets */
+
 struct totals {
 	unsigned tested;
 	unsigned failed;
@@ -366,6 +367,7 @@ void harness_register(struct harness_test *test)
 static _Noreturn void child_main(const struct harness_test *test)
 {
 	setpgid(0, 0);
+	sigprocmask(SIG_SETMASK, &mask_before, NULL);
 	if (test->init != NULL)
 		test->init();
 	test->body();
@@ -374,30 +376,37 @@ static _Noreturn void child_main(const struct harness_test *test)
 	exit(0);
 }
 
+/* Whether the child has ended; it is not reaped: until then nobody else gets its number. */
+static bool child_ended(pid_t child)
+{
+	siginfo_t info = {.si_pid = 0};
+
+	cr_assert_eq(waitid(P_PID, (id_t)child, &info, WEXITED | WNOHANG | WNOWAIT), 0);
+	return info.si_pid == child;
+}
+
 /*
- * Waits until the child ends or its time is over; returns false if it had to be killed. The pidfd
- * becomes readable when the child ends.
+ * Waits until the child ends or its time is over; returns false if it had to be killed. SIGCHLD is
+ * blocked: one that comes before the wait is not missed. (A pidfd would do, but for Valgrind.)
  */
 static bool child_wait(pid_t child, double timeout, int *status_out)
 {
 	uint64_t end_ns = harness_now_ns() + (uint64_t)(timeout * 1e9);
-	struct pollfd ready = {.fd = (int)syscall(SYS_pidfd_open, child, 0), .events = POLLIN};
-	int count = 0;
+	uint64_t now_ns;
+	bool ended;
 
-	cr_assert_geq(ready.fd, 0, "pidfd_open: errno %d", errno);
-	do {
-		uint64_t now_ns = harness_now_ns();
-		uint64_t left_ns = end_ns > now_ns ? end_ns - now_ns : 0;
+	while (!(ended = child_ended(child)) && (now_ns = harness_now_ns()) < end_ns) {
+		struct timespec left = {.tv_sec = (time_t)((end_ns - now_ns) / 1000000000u),
+			.tv_nsec = (long)((end_ns - now_ns) % 1000000000u)};
 
-		count = poll(&ready, 1, (int)((left_ns + 999999) / 1000000));
-	} while (count < 0 && errno == EINTR);
-	close(ready.fd);
+		(void)sigtimedwait(&sigchld, NULL, &left);
+	}
 	kill(-child, SIGKILL); /* leftovers of the test; the child too if its time is over */
-	if (count == 0)
+	if (!ended)
 		kill(child, SIGKILL); /* it may not have reached setpgid */
 	while (waitpid(child, status_out, 0) < 0)
 		cr_assert_eq(errno, EINTR);
-	return count > 0;
+	return ended;
 }
 
 /* What is wrong with the end of a test, into `text`; false if nothing is. */
@@ -494,6 +503,9 @@ int main(int argc, char **argv)
 		perror("mmap");
 		return 2;
 	}
+	sigemptyset(&sigchld);
+	sigaddset(&sigchld, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &sigchld, &mask_before);
 	for (const struct harness_test *test = tests; test != NULL; test = test->next) {
 		if (!selected(test, filter))
 			continue;
