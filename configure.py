@@ -48,8 +48,10 @@ EXAMPLES = [
 ]
 
 # Tests: test/<name>.c each, run in every mode. The words say more:
-#   threads   it meets threads: run under ThreadSanitizer too
+#   threads   it meets threads: run under ThreadSanitizer too; without it, nothing of ours in it
+#             runs on more than one
 #   tuning    it meets tuning options: run by check-tuning, at other values
+#   valgrind  it meets what is Valgrind's to find, and is quick enough: run by check-valgrind
 TESTS = {
     "kernel_epoll": "",
     "stress_deque": "threads tuning",
@@ -68,30 +70,31 @@ TESTS = {
     "test_epoll": "threads",
     "test_faults": "threads",
     "test_faults_io": "threads",
-    "test_fd": "threads tuning",
-    "test_fiber": "threads tuning",
+    "test_fd": "threads tuning valgrind",
+    "test_fiber": "threads tuning valgrind",
     "test_fiber_memory": "threads",
     "test_guard": "threads",
-    "test_harness": "threads tuning",
+    "test_harness": "threads tuning valgrind",
     "test_idle": "",
     "test_injector": "tuning",
     "test_load_histogram": "",
-    "test_process": "threads tuning",
+    "test_process": "threads tuning valgrind",
     "test_rcu": "threads",
-    "test_runtime": "threads tuning",
+    "test_runtime": "threads tuning valgrind",
     "test_sched": "threads tuning",
     "test_serve": "threads",
     "test_spinlock": "threads",
     "test_stack": "threads tuning",
     "test_switch": "threads",
     "test_table": "threads",
-    "test_tcp": "threads",
-    "test_wait": "threads tuning",
+    "test_tcp": "threads valgrind",
+    "test_wait": "threads tuning valgrind",
     "test_wheel": "tuning",
 }
 
 # Tests in Python: test/<name>.py, run by `ninja test`; the words name the modes it runs in besides.
-# "off" keeps one out, until what it tests exists.
+# "off" keeps one out, until what it tests exists. Those without a mode test the build, or release:
+# what is installed, and what is measured.
 TEST_SCRIPTS = {
     "test_build": "",
     "test_echo": "asan tsan",
@@ -168,6 +171,13 @@ BASE_CFLAGS = [
     "-Wpointer-arith", "-Wcast-qual", "-Wundef", "-Wvla", "-Wwrite-strings",
 ]
 
+# What runs the programs of check-valgrind. Each test is a child of its own, whose exit status tells
+# of an error. "Possible" leaks are none: queues link into the middle of what they hold. Fair, since
+# threads run one at a time, and one that waits by yielding would keep the others from running.
+VALGRIND = ["valgrind", "--quiet", "--error-exitcode=66", "--leak-check=full",
+            "--show-leak-kinds=definite,indirect", "--errors-for-leak-kinds=definite,indirect",
+            "--fair-sched=yes", "--num-callers=30", "--suppressions=test/tools/valgrind.supp"]
+
 LIBS = ["-lurcu-qsbr", "-lurcu-common", "-pthread"]
 
 # build/<name>/ each. `both` is for compiling and linking; `own_main`: tests run by test/harness.c,
@@ -191,6 +201,12 @@ MODES = {
         "use": "data races, on C11 atomics",
         "cc": "$clang", "cflags": ["-O1", "-DWF_DEBUG=1", "-DWF_ATOMICS_C11=1"],
         "both": ["-fsanitize=thread"], "own_main": True,
+    },
+    # The library is dev's: Valgrind needs no build of its own.
+    "valgrind": {
+        "use": "use of what was never written, and leaks, on a small set of tests",
+        "cc": "$cc", "cflags": ["-O1", "-DWF_DEBUG=1", "-DHARNESS_VALGRIND=1"],
+        "own_main": True, "library": False,
     },
     # Small sizes, so that a few operations reach every corner.
     "sim": {
@@ -333,6 +349,7 @@ PACKAGES = {
         "clang": "clang", "g++": "g++",
         "libclang-rt-14-dev": "/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.tsan*.a",
         "libcriterion-dev": "<criterion/criterion.h>", "liburing-dev": "<liburing.h>",
+        "valgrind": "valgrind",
     },
     "perf": {
         "linux-perf": "perf", "strace": "strace",
@@ -659,6 +676,13 @@ class Build:
         n.build("check-sim", "phony", "sim")
         return {os.path.basename(program): program for program in programs}
 
+    def valgrind(self, library):
+        self.ninja.comment("check-valgrind: tests that say so, on the library of dev")
+        names = [name for name, words in TESTS.items() if "valgrind" in words.split()]
+        programs = self.tests("valgrind", names, lambda name: [library], LIBS)
+        self.always("check-valgrind", "run_tests", programs, ["test/tools/valgrind.supp"],
+                    mode="valgrind", options="--wrapper '%s'" % " ".join(VALGRIND))
+
     def models(self):
         self.ninja.comment("check-models: spin on the models of the protocols")
         self.always("check-models", "command", "test/models/run.py",
@@ -669,6 +693,7 @@ class Build:
         self.rules()
         made = {mode: self.mode(mode) for mode in MODES if MODES[mode].get("library", True)}
         self.cross()
+        self.valgrind(made["dev"][0])
         simulations = self.simulations()
         self.products(*made["release"][:2])
         self.measurements(*made["release"][:2])

@@ -10,10 +10,10 @@
  * .disabled. Every test runs in a process of its own.
  *
  * Two runners behind one syntax. Normally Criterion's; with WF_TEST_OWN_MAIN the one in harness.c:
- * for ThreadSanitizer (Criterion 2.4.1 cannot start under it), for AddressSanitizer (a test that
- * leaks passes with Criterion: the leak shows after it took the result), and for static programs of
- * other architectures (no Criterion there). Both understand --filter SUITE/NAME (a glob), --list,
- * -j1 and --verbose, and end with the same line.
+ * for ThreadSanitizer (Criterion 2.4.1 cannot start under it), for AddressSanitizer and Valgrind (a
+ * test that leaks passes with Criterion: the leak shows after it took the result), and for static
+ * programs of other architectures (no Criterion there). Both understand --filter SUITE/NAME (a
+ * glob), --list, -j1 and --verbose, and end with the same line.
  *
  * The checks are ours in both cases. Criterion's leave a failed test by longjmp to the stack it
  * started on, which is wrong in a thread and on a fiber's stack; ours report and end the process,
@@ -51,8 +51,15 @@
 #define HARNESS_TSAN 0
 #endif
 
+/* 1: the program is built to run under Valgrind, by the build (configure.py). */
+#ifndef HARNESS_VALGRIND
+#define HARNESS_VALGRIND 0
+#endif
+
 /* How many times slower than dev a loop may be: stress tests divide their counts by it. */
 #if defined(__aarch64__) && defined(WF_TEST_OWN_MAIN)
+#define HARNESS_SLOWDOWN 20
+#elif HARNESS_VALGRIND
 #define HARNESS_SLOWDOWN 20
 #elif HARNESS_TSAN
 #define HARNESS_SLOWDOWN 10

@@ -178,6 +178,35 @@ class Generated(unittest.TestCase):
             os.path.join(ROOT, path))], [])
 
 
+class Exceptions(unittest.TestCase):
+    """What is kept from a sanitizer says why."""
+
+    def test_a_test_kept_from_threadsanitizer_meets_no_threads(self):
+        met = re.compile(r"harness_threads|runtime_new|in_runtime|net_run|weft_rt_create|weft_main")
+        for name, words in configure.TESTS.items():
+            if "threads" not in words.split():
+                with self.subTest(test=name):
+                    self.assertIsNone(met.search(read("test", name + ".c")))
+
+    def test_each_attribute_has_a_comment_above(self):
+        for folder in ("sync", "timer", "core", "io", "test"):
+            for place, _, names in os.walk(os.path.join(ROOT, folder)):
+                for name in [name for name in names if name.endswith((".c", ".h"))]:
+                    lines = read(place, name).splitlines()
+                    for number, line in enumerate(lines):
+                        if re.search(r"no_sanitize|disable_sanitizer", line):
+                            self.assertRegex(lines[number - 1], r"\*/$", "%s:%d" % (name, number))
+
+    def test_each_suppression_has_its_reason(self):
+        files = run("git", "ls-files", "*.supp", "*ignorelist*").stdout.split()
+        for path in files or ["test/tools/valgrind.supp"]:
+            blocks = re.split(r"(?m)^\{$", read(path))
+            self.assertGreater(len(blocks), 1, path)
+            for block in blocks[:-1]:
+                before = block.split("}")[-1]
+                self.assertRegex(before, r"(?m)^# \w", "%s: %s" % (path, block))
+
+
 class Headers(unittest.TestCase):
     """Each public header alone, as users compile: C11 and C++17, many warnings, all errors."""
 

@@ -475,6 +475,8 @@ static int accept_at_the_limit(void *arg)
 
 Test(tcp, a_full_descriptor_table_is_an_error_and_loses_nothing, .timeout = 120)
 {
+	if (HARNESS_VALGRIND)
+		cr_skip_test("Valgrind accepts, then closes, and says that there was no room");
 	net_run(1, accept_at_the_limit, NULL);
 }
 
