@@ -54,6 +54,9 @@ EXAMPLES = [
 #   valgrind  it meets what is Valgrind's to find, and is quick enough: run by check-valgrind
 TESTS = {
     "kernel_epoll": "",
+    "kernel_memory": "",
+    "kernel_socket": "",
+    "kernel_thread": "",
     "stress_deque": "threads tuning",
     "stress_fd": "threads tuning",
     "stress_idle": "threads tuning",

@@ -207,6 +207,32 @@ class Exceptions(unittest.TestCase):
                 self.assertRegex(before, r"(?m)^# \w", "%s: %s" % (path, block))
 
 
+class Assumptions(unittest.TestCase):
+    """test/kernel_*.c."""
+
+    def test_each_names_the_code_that_relies_on_it(self):
+        sources = set()
+        for folder in ("core", "io", "sync", "timer"):
+            sources |= set(os.listdir(os.path.join(ROOT, folder)))
+        for name in [name for name in configure.TESTS if name.startswith("kernel_")]:
+            text = read("test", name + ".c")
+            for test in re.finditer(r"(?m)^Test\(\w+, (\w+)", text):
+                with self.subTest(file=name, test=test.group(1)):
+                    before = text[:test.start()]
+                    self.assertTrue(before.endswith("*/\n"))
+                    comment = before[before.rindex("/*"):]
+                    named = re.findall(r"\b\w+\.[ch]\b", comment)
+                    self.assertTrue(named, comment)
+                    self.assertEqual(set(named) - sources, set())
+                    functions = set(re.findall(r"\b(\w+)\(\)", comment)) - {"fork", "connect"}
+                    for function in functions:
+                        self.assertTrue(any(
+                            re.search(r"\b%s\(" % function, read(folder, source))
+                            for folder in ("core", "io", "sync", "timer")
+                            for source in named
+                            if os.path.exists(os.path.join(ROOT, folder, source))), function)
+
+
 class Headers(unittest.TestCase):
     """Each public header alone, as users compile: C11 and C++17, many warnings, all errors."""
 
