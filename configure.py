@@ -70,6 +70,7 @@ TESTS = {
     "test_clock": "",
     "test_cpu": "threads tuning",
     "test_deque": "tuning",
+    "test_driver": "threads",
     "test_epoll": "threads",
     "test_faults": "threads",
     "test_faults_io": "threads",
