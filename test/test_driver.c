@@ -1037,5 +1037,6 @@ Test(driver, the_main_one_is_not_opened_twice, .timeout = 60)
 	/* Five are too many, but four beside one of them. */
 	runtime_end(created(1, WEFT_IDLE_SPIN, &queues[2], five));
 	is_refused(1, &spinner, five,
-		&(struct weft_error){-EINVAL, -1, NULL, "5 drivers beside the main one, at most 4"});
+		&(struct weft_error){
+			-EINVAL, -1, NULL, "5 drivers beside the main one, at most 4"});
 }
