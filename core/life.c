@@ -93,6 +93,10 @@ bool wf_life_try_end(struct weft_rt *rt)
 		return phase == WF_ENDED;
 	if (phase == WF_LIVE && !wf_u32_load_seq_cst(&rt->started))
 		return false;
+	/* A4: acquire, with A3 in sweep(): what it has started is counted. */
+	if (phase == WF_CLOSED && wf_u32_load_acquire(&rt->sweeps_done) < rt->worker_count
+		&& !WF_PLANTED(end_before_sweeps))
+		return false;
 	if (!nothing_alive(rt))
 		return false;
 	/* E2: the RMW of "either they see ENDING, or we see them". */
@@ -176,7 +180,11 @@ static void cancel_one(void *ctx, struct wf_proc *p)
 		(void)wf_proc_cancel(worker->rt, worker, p, wf_word_generation(word));
 }
 
-/* Step 2: cancels this worker's share of the table, once all have acknowledged. */
+/*
+ * Step 2: cancels this worker's share of the table, once all have acknowledged. Nothing ends before
+ * every sweep has: a sweep may start a suspended process whose foreign spawn, not counted when the
+ * sums were taken, has yet to look at the phase. It would be neither run nor taken back.
+ */
 static void sweep(struct wf_worker *worker)
 {
 	struct weft_rt *rt = worker->rt;
@@ -186,6 +194,8 @@ static void sweep(struct wf_worker *worker)
 		return;
 	worker->swept = true;
 	wf_table_each(&rt->table, worker->number, rt->worker_count, cancel_one, worker);
+	/* A3: release (RMW), with A4 in wf_life_try_end(). */
+	(void)wf_u32_fetch_add(&rt->sweeps_done, 1);
 }
 
 /* Once a turn. */

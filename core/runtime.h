@@ -7,7 +7,7 @@
  *   DRAINING  step 0 of a stop: servers accept no more, spawns are allowed, until grace_deadline
  *   CLOSED    step 1: the table refuses new processes and posts. Each worker acknowledges, so that
  *             its own later spawns refuse without a fence; once all have, it sweeps its share
- *             of the table and cancels what it finds (step 2)
+ *             of the table and cancels what it finds (step 2). Before all have, nothing ends
  *   ENDING    a worker has seen that nothing is alive and looks again, foreign spawns being refused
  *             now: ENDED, or back if one was quicker
  *   ENDED     steps 4, 5: nothing is alive; injector and inboxes are closed, workers leave
@@ -90,6 +90,7 @@ struct weft_rt {
 	wf_atomic_u32 ready;         /* the starter's go: 1 run, 2 unwind; futex */
 	wf_atomic_u64 grace_deadline;
 	wf_atomic_u32 close_acks;
+	wf_atomic_u32 sweeps_done;
 	wf_atomic_u32 workers_ended; /* futex */
 	int ended_fd;                /* an eventfd of weft_main()'s that is told, or -1 */
 	wf_atomic_u32 workers_booted; /* futex */

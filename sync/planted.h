@@ -34,6 +34,7 @@ enum wf_planted {
 	WF_PLANTED_find_any_generation,    /* an old id finds the header's next process */
 	WF_PLANTED_join_claims_any_wait,   /* C1: the number of the wait is not compared */
 	WF_PLANTED_spawn_ignores_close,    /* P2: the phase is not read again */
+	WF_PLANTED_end_before_sweeps,      /* A4: the runtime ends although somebody sweeps */
 	WF_PLANTED_park_without_recheck,   /* P3 */
 	WF_PLANTED_search_ends_after_run,  /* a searcher runs what it picked while it is counted */
 	WF_PLANTED_loot_into_ring,         /* all of it, for the next thief */

@@ -539,22 +539,46 @@ SIM_TEST(runtime, a_cancelled_process_hears_of_it)
 }
 
 /* Foreign spawns race with a stop: each is refused, or runs and is cancelled. */
-static void stop_it(unsigned number)
+static void spawn_beside(unsigned body, const struct weft_spawn_opts *opts)
 {
-	if (number == 1) {
-		await_created();
-		for (unsigned i = 0; i < 2; i++) {
-			int r = weft_rt_spawn(s.rt, until_cancelled, &s.bodies[i], NULL, NULL);
+	int r = weft_rt_spawn(s.rt, until_cancelled, &s.bodies[body], opts, NULL);
 
-			sim_check(r == 0 || r == -ESHUTDOWN, "weft_rt_spawn: %d", r);
-			s.refused += r != 0;
-		}
-		return;
-	}
+	sim_check(r == 0 || r == -ESHUTDOWN, "weft_rt_spawn: %d", r);
+	s.refused += r != 0;
+}
+
+static void stop_beside(unsigned spawners)
+{
 	create(2);
 	sim_check(weft_rt_stop(s.rt, 0, WEFT_FOREVER) == 0, "weft_rt_stop");
-	sim_thread_join(1);
+	for (unsigned i = 1; i <= spawners; i++)
+		sim_thread_join(i);
 	destroy();
+}
+
+static void stop_it(unsigned number)
+{
+	if (number == 0) {
+		stop_beside(1);
+		return;
+	}
+	await_created();
+	spawn_beside(0, NULL);
+	spawn_beside(1, NULL);
+}
+
+/* What the sweep starts while its spawn takes it back. */
+static void stop_suspended(unsigned number)
+{
+	struct weft_spawn_opts suspended = on_worker(0, WEFT_SUSPENDED);
+
+	if (number == 0) {
+		stop_beside(1);
+		return;
+	}
+	await_created();
+	for (unsigned i = 0; i < 2; i++)
+		spawn_beside(i, &suspended);
 }
 
 static void check_stopped(void)
@@ -575,6 +599,15 @@ static const struct sim_scenario stopping = {
 SIM_TEST(runtime, a_stop_forgets_no_spawn)
 {
 	sim_must_pass(&stopping, 4000);
+}
+
+static const struct sim_scenario stopping_suspended = {
+	"stop beside suspended foreign spawns", 2, setup, stop_suspended, NULL, check_stopped,
+	STEPS_MAX};
+
+SIM_TEST(runtime, a_stop_starts_or_takes_back_what_is_suspended)
+{
+	sim_must_pass(&stopping_suspended, 4000);
 }
 
 /* Spawns by a process race with a stop. */
@@ -780,6 +813,11 @@ SIM_TEST(runtime, planted_claim_of_any_wait)
 SIM_TEST(runtime, planted_close_not_read_again)
 {
 	sim_must_find(&stopping, WF_PLANTED_spawn_ignores_close, 10000);
+}
+
+SIM_TEST(runtime, planted_end_before_sweeps)
+{
+	sim_must_find(&stopping_suspended, WF_PLANTED_end_before_sweeps, 400000);
 }
 
 SIM_TEST(runtime, planted_park_without_recheck)
