@@ -676,7 +676,7 @@ class Build:
                              ("sim-record", "sim_record.py make")):
             self.always(name, "command", programs,
                         command="python3 test/tools/%s --build-dir $builddir" % script)
-        n.build("sim", "phony", ["sim-schedules", "check-sim-seeds"])
+        n.build("sim", "phony", ["sim-schedules", "check-sim-record", "check-sim-seeds"])
         n.build("check-sim", "phony", "sim")
         return {os.path.basename(program): program for program in programs}
 
