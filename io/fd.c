@@ -357,7 +357,8 @@ int wf_fd_close(int fd, uint32_t generation)
 	if (operations(op.word) == 0)
 		return wf_fd_finish(entry, fd, op.word);
 	op.entry = entry;
-	wf_fd_wake_all(entry);
+	if (!WF_PLANTED(fd_close_tells_nobody))
+		wf_fd_wake_all(entry);
 	shut_down(fd);
 	wf_op_end(&op);
 	return 0;

@@ -82,6 +82,7 @@
 
 #include "core/sched.h"
 #include "sync/atomic.h"
+#include "sync/planted.h"
 #include "sync/spinlock.h"
 
 enum {
@@ -266,7 +267,8 @@ WF_INLINE void wf_op_end(struct wf_op *op)
 		 * one closes the descriptor, and READ is cleared after the call that proved it.
 		 */
 	} while (WF_UNLIKELY(!wf_u64_cas(&op->entry->word, &word, left)));
-	if (WF_UNLIKELY((left & (WF_FD_STATE | WF_FD_OPERATIONS)) == WF_FD_CLOSING))
+	if (WF_UNLIKELY((left & (WF_FD_STATE | WF_FD_OPERATIONS)) == WF_FD_CLOSING) &&
+		!WF_PLANTED(fd_last_leaves_open))
 		(void)wf_fd_finish(op->entry, op->fd, left);
 }
 

@@ -241,6 +241,14 @@ static void mem_wake(void *state)
 
 	(void)wf_u64_fetch_add(&driver->wakes_sent, 1);
 	/* Z4: release (the RMW), with Z1 and Z3: what the waker did before. */
+	if (WF_PLANTED(mem_wake_looks_first)) {
+		bool asleep = wf_u32_load_relaxed(&driver->sleep) == ASLEEP;
+
+		wf_u32_store_release(&driver->sleep, WOKEN);
+		if (asleep)
+			wf_futex_wake_all(&driver->sleep);
+		return;
+	}
 	if (wf_u32_exchange(&driver->sleep, WOKEN) == ASLEEP)
 		wf_futex_wake_all(&driver->sleep);
 }

@@ -356,7 +356,7 @@ int wf_mem_accept(int fd, uint32_t *generation_out)
 		r = -EMFILE;
 	}
 	wf_spinlock_unlock(&names.lock);
-	if (waiting)
+	if (waiting && !WF_PLANTED(mem_room_is_not_told))
 		wf_fd_report(&waiting->entry, generation, WF_FD_WRITE);
 	if (r < 0)
 		return r;

@@ -223,7 +223,7 @@ ssize_t wf_mem_transmit(int fd, const void *buffer, size_t size)
 		if (n <= 0)
 			break;
 		done += (size_t)n;
-	} while (done < size);
+	} while (done < size && !WF_PLANTED(mem_part_looks_short));
 	return done > 0 ? (ssize_t)done : n;
 }
 
@@ -317,7 +317,7 @@ ssize_t wf_mem_receive(int fd, void *buffer, size_t size)
 	wf_spinlock_unlock(&socket->lock);
 	copy(chunks, buffer);
 	chunks_free(chunks);
-	if (tell && peer)
+	if (tell && peer && !WF_PLANTED(mem_space_is_not_told))
 		wf_fd_report(&peer->entry, peer_generation, WF_FD_WRITE);
 	return n;
 }
@@ -358,7 +358,7 @@ static void end_peer(struct wf_mem_socket *socket, struct wf_mem_socket *peer,
 	wf_spinlock_lock(&peer->lock);
 	found = peer->generation == peer_generation && is_peer(peer, socket);
 	if (found) {
-		if (due < in->last_due)
+		if (due < in->last_due && !WF_PLANTED(mem_end_overtakes_bytes))
 			due = in->last_due;
 		if (in->end_due == WEFT_FOREVER)
 			in->end_due = in->last_due = due;

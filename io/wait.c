@@ -192,7 +192,8 @@ static void clear_ready(struct wf_op *op, uint64_t ready)
 	uint64_t word = wf_u64_load_relaxed(&op->entry->word);
 
 	/* F6: release (the RMW), with F5: the call that proved it came before. */
-	while (((word ^ op->word) & (WF_FD_TICK | ~(uint64_t)0 << WF_FD_GENERATION_SHIFT)) == 0 &&
+	while ((((word ^ op->word) & (WF_FD_TICK | ~(uint64_t)0 << WF_FD_GENERATION_SHIFT)) == 0 ||
+		       WF_PLANTED(fd_miss_forgets_event)) &&
 		(word & ready)) {
 		if (wf_u64_cas(&op->entry->word, &word, word & ~ready))
 			return;
@@ -410,7 +411,7 @@ static int wait_admit(const struct wf_op *op, uint64_t ready, enum wait_mode mod
 		return -ECANCELED;
 	if (mode == WAIT_EVENT)
 		return ((word ^ op->word) & WF_FD_TICK) != 0;
-	return (word & ready) != 0;
+	return (word & ready) != 0 && !WF_PLANTED(fd_parks_without_look);
 }
 
 /* Under the lock: leaves the caller's name in the entry. 0 or -EBUSY. */

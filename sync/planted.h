@@ -39,6 +39,16 @@ enum wf_planted {
 	WF_PLANTED_search_ends_after_run,  /* a searcher runs what it picked while it is counted */
 	WF_PLANTED_loot_into_ring,         /* all of it, for the next thief */
 	WF_PLANTED_boot_ignores_retry,     /* the calibration waits although arm() said retry */
+	/* io/ */
+	WF_PLANTED_fd_miss_forgets_event,     /* O4 clears READ although an event came since */
+	WF_PLANTED_fd_parks_without_look,     /* O5 does not look at READ again */
+	WF_PLANTED_fd_close_tells_nobody,     /* C2: those that are parked stay so */
+	WF_PLANTED_fd_last_leaves_open,       /* C4: whoever ends last does not close */
+	WF_PLANTED_mem_part_looks_short,      /* a part of a write counts as all there was room for */
+	WF_PLANTED_mem_space_is_not_told,     /* M2: the sender sleeps on */
+	WF_PLANTED_mem_end_overtakes_bytes,   /* M3: not behind the bytes before it */
+	WF_PLANTED_mem_room_is_not_told,      /* N2: who waits for room sleeps on */
+	WF_PLANTED_mem_wake_looks_first,      /* Z4: a load, then a store */
 	WF_PLANTED_COUNT,
 };
 

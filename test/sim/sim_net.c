@@ -47,6 +47,7 @@ static struct {
 	struct weft_rt_opts opts;
 	weft_pid server;
 	char name[1], argument[16];
+	int listener;
 	char address[WEFT_ADDRESS_MAX];
 	struct client clients[CLIENTS_MAX];
 	unsigned client_count;
@@ -255,6 +256,81 @@ int weft_main(const struct weft_rt_opts *opts, weft_fn fn, void *arg)
 	return s.result;
 }
 
+/* --- acceptors that share a listener --- */
+
+/*
+ * Two processes accept on one listener with room for one; the clients have to wait for it. Each
+ * sends a byte, and is sent one more than that. When all have been served the listener is closed
+ * under the acceptors.
+ */
+static int serve_byte(int fd)
+{
+	unsigned char byte = 0;
+	ssize_t n = weft_read(fd, &byte, 1, WEFT_FOREVER);
+
+	sim_check(n == 1, "the server reads: %zd", n);
+	byte++;
+	n = weft_write(fd, &byte, 1, WEFT_FOREVER);
+	sim_check(n == 1, "the server writes: %zd", n);
+	return weft_close(fd);
+}
+
+static int accept_some(void *arg)
+{
+	int fd;
+
+	(void)arg;
+	while ((fd = weft_accept(s.listener, WEFT_FOREVER)) >= 0)
+		sim_check(serve_byte(fd) == 0, "weft_close");
+	sim_check(fd == -ECANCELED || fd == -EBADF, "weft_accept: %d", fd);
+	return 0;
+}
+
+static int ask_byte(void *arg)
+{
+	struct client *client = arg;
+	unsigned char byte = byte_of(client, 0);
+	ssize_t n;
+
+	client->doing = "connects";
+	client->fd = weft_connect(s.address, WEFT_FOREVER);
+	sim_check(client->fd >= 0, "weft_connect: %d", client->fd);
+	client->doing = "asks";
+	n = weft_write(client->fd, &byte, 1, WEFT_FOREVER);
+	sim_check(n == 1, "weft_write: %zd", n);
+	n = weft_read_exact(client->fd, &byte, 1, WEFT_FOREVER);
+	sim_check(n == 1 && byte == byte_of(client, 1), "weft_read_exact: %zd, %u", n, byte);
+	n = weft_read(client->fd, &byte, 1, WEFT_FOREVER);
+	sim_check(n == 0, "no end: %zd", n);
+	sim_check(weft_close(client->fd) == 0, "weft_close");
+	client->doing = "has ended";
+	s.ended++;
+	return 0;
+}
+
+static int all_askers(void *arg)
+{
+	struct weft_spawn_opts opts = {.size = sizeof(opts)};
+	weft_pid pids[CLIENTS_MAX], acceptors[2];
+
+	(void)arg;
+	s.listener = weft_listen("mem:", 1);
+	sim_check(s.listener >= 0, "weft_listen: %d", s.listener);
+	sim_check(weft_local_address(s.listener, s.address, sizeof(s.address)) == 0, "address");
+	for (unsigned i = 0; i < 2; i++) {
+		opts.worker = WEFT_WORKER(i % s.opts.workers);
+		sim_check(weft_spawn_with(accept_some, NULL, &opts, &acceptors[i]) == 0, "spawn");
+	}
+	for (unsigned i = 0; i < s.client_count; i++)
+		sim_check(weft_spawn(ask_byte, &s.clients[i], &pids[i]) == 0, "weft_spawn");
+	for (unsigned i = 0; i < s.client_count; i++)
+		sim_check(weft_join(pids[i], NULL, WEFT_FOREVER) == 0, "weft_join");
+	sim_check(weft_close(s.listener) == 0, "weft_close");
+	for (unsigned i = 0; i < 2; i++)
+		sim_check(weft_join(acceptors[i], NULL, WEFT_FOREVER) == 0, "weft_join");
+	return 0;
+}
+
 /* --- scenarios --- */
 
 static void draw_network(bool late, bool short_counts)
@@ -277,13 +353,10 @@ static void draw_network(bool late, bool short_counts)
 	sim_check(weft_mem_setup(&net) == 0, "weft_mem_setup");
 }
 
-static void run(unsigned workers, const char *address)
+static void draw_clients(unsigned workers)
 {
-	char *arguments[] = {s.name, s.argument, NULL};
-
-	strcpy(s.argument, address);
 	s.opts = *sim_runtime_opts(workers);
-	if (sim_random(2) || strncmp(address, "tcp:", 4) == 0)
+	if (sim_random(2))
 		s.opts.driver = "mem";
 	s.client_count = 1 + sim_random(CLIENTS_MAX);
 	for (unsigned i = 0; i < s.client_count; i++) {
@@ -291,6 +364,16 @@ static void run(unsigned workers, const char *address)
 		s.clients[i].doing = "is to start";
 		s.clients[i].size = sim_random(BYTES_MAX);
 	}
+}
+
+static void run(unsigned workers, const char *address)
+{
+	char *arguments[] = {s.name, s.argument, NULL};
+
+	draw_clients(workers);
+	strcpy(s.argument, address);
+	if (strncmp(address, "tcp:", 4) == 0)
+		s.opts.driver = "mem";
 	(void)echo_main(2, arguments);
 }
 
@@ -323,6 +406,14 @@ static void harm_two(unsigned number)
 	run(2, "mem:echo");
 }
 
+static void accept_two(unsigned number)
+{
+	(void)number;
+	draw_network(sim_random(2), sim_random(2));
+	draw_clients(2);
+	(void)weft_main(NULL, all_askers, NULL);
+}
+
 static void rough_three(unsigned number)
 {
 	(void)number;
@@ -341,6 +432,9 @@ static const struct sim_scenario harm_with_two = {
 	"echo, harmed, 2 workers", 1, setup, harm_two, quiet, check, STEPS_MAX};
 static const struct sim_scenario rough_with_three = {
 	"echo, rough clients, 3 workers", 1, setup, rough_three, quiet, check, STEPS_MAX};
+
+static const struct sim_scenario accepting_with_two = {
+	"2 accept, room for 1, 2 workers", 1, setup, accept_two, quiet, check, STEPS_MAX};
 
 SIM_TEST(net, an_echo_server_on_one_worker_returns_what_it_was_sent)
 {
@@ -365,4 +459,54 @@ SIM_TEST(net, resets_refusals_and_few_handles_end_connections_only)
 SIM_TEST(net, clients_that_go_away_leave_nothing_behind)
 {
 	sim_must_pass(&rough_with_three, 2000);
+}
+
+SIM_TEST(net, acceptors_share_a_listener_and_clients_wait_for_room)
+{
+	sim_must_pass(&accepting_with_two, 2000);
+}
+
+SIM_TEST(net, planted_miss_forgets_an_event)
+{
+	sim_must_find(&near_with_two, WF_PLANTED_fd_miss_forgets_event, 5000);
+}
+
+SIM_TEST(net, planted_park_without_look)
+{
+	sim_must_find(&near_with_two, WF_PLANTED_fd_parks_without_look, 5000);
+}
+
+SIM_TEST(net, planted_close_tells_nobody)
+{
+	sim_must_find(&accepting_with_two, WF_PLANTED_fd_close_tells_nobody, 100);
+}
+
+SIM_TEST(net, planted_last_one_leaves_it_open)
+{
+	sim_must_find(&accepting_with_two, WF_PLANTED_fd_last_leaves_open, 100);
+}
+
+SIM_TEST(net, planted_part_looks_short)
+{
+	sim_must_find(&near_with_two, WF_PLANTED_mem_part_looks_short, 100);
+}
+
+SIM_TEST(net, planted_space_is_not_told)
+{
+	sim_must_find(&near_with_one, WF_PLANTED_mem_space_is_not_told, 100);
+}
+
+SIM_TEST(net, planted_end_overtakes_bytes)
+{
+	sim_must_find(&far_with_two, WF_PLANTED_mem_end_overtakes_bytes, 100);
+}
+
+SIM_TEST(net, planted_room_is_not_told)
+{
+	sim_must_find(&accepting_with_two, WF_PLANTED_mem_room_is_not_told, 100);
+}
+
+SIM_TEST(net, planted_wake_looks_first)
+{
+	sim_must_find(&near_with_two, WF_PLANTED_mem_wake_looks_first, 20000);
 }
