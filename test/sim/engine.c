@@ -47,7 +47,9 @@ enum {
 	IN_A_ROW_MAX = 500,
 	FAIR_STEPS = 2000,
 	ARENA_BYTES = 16 << 20,
-	GRAIN_BYTES = 64, /* what is freed is known by */
+	GRAIN_BYTES = 64, /* what is freed, or watched, is known by */
+	SAVED_BYTES = 64,   /* registers, below a frame's address */
+	FIBER_BYTES = 4096, /* what a fiber may have on its stack; less than between two of them */
 	STEP_NS = 100,
 	NOBODY = SIM_THREADS_MAX,
 };
@@ -70,6 +72,9 @@ enum operation {
 static const char *const operation_texts[] = {"load", "store", "  seen", "rmw", "cas", "fence",
 	"pause", "sleep", "  awake", "wake", "call", "end"};
 
+/* What is known of a grain. */
+enum mark { PLAIN, FREED, WATCHED };
+
 struct store {
 	void *address;
 	uint64_t value;
@@ -81,6 +86,7 @@ struct thread {
 	struct store buffer[BUFFER_STORES];
 	unsigned first, count;
 	uint32_t points;  /* operations so far */
+	const char *function; /* whose operation it stands before */
 	uint64_t random;  /* for sim_random() */
 	const void *key;  /* sleeps on it */
 	int64_t deadline; /* of the sleep */
@@ -126,6 +132,10 @@ static struct {
 	struct sim_recording *recording;
 	unsigned in_a_row; /* operations of this thread */
 	size_t arena_used, arena_live;
+	const struct sim_watcher *watcher; /* or NULL */
+	unsigned look_left;
+	const char *self_low; /* while it looks: where the running thread's stack ends */
+	bool aside;
 	void *director_sp, *caller_sp;
 	struct sim_outcome *outcome;
 	uint32_t trace_count;
@@ -135,9 +145,10 @@ static struct {
 static WF_ALIGNED(GUARD_BYTES) char stacks[SIM_THREADS_MAX + 1][GUARD_BYTES + STACK_BYTES];
 
 static WF_ALIGNED(GUARD_BYTES) char arena[ARENA_BYTES];
-static bool freed[ARENA_BYTES / GRAIN_BYTES];
+static uint8_t marks[ARENA_BYTES / GRAIN_BYTES]; /* enum mark */
 
 enum wf_planted wf_planted;
+uint64_t sim_buffered_addresses;
 
 /* splitmix64 */
 uint64_t sim_mix(uint64_t *state)
@@ -277,12 +288,23 @@ void sim_trace_print(void)
 
 /* --- memory --- */
 
-WF_INLINE void check_address(const void *address)
+WF_NOINLINE static void touch_marked(enum mark mark, const struct sim_touch *touch)
+{
+	if (mark == FREED)
+		sim_fail("freed memory is touched");
+	if (sim.watcher != NULL && !sim.aside)
+		sim.watcher->touch(touch);
+}
+
+/* An operation on memory, before it is done. */
+WF_INLINE void touch(const void *address, enum sim_access access, uint64_t before, uint64_t after,
+	const char *function)
 {
 	size_t offset = (size_t)((const char *)address - arena);
 
-	if (WF_UNLIKELY(offset < ARENA_BYTES && freed[offset / GRAIN_BYTES]))
-		sim_fail("freed memory is touched");
+	if (WF_UNLIKELY(offset < ARENA_BYTES && marks[offset / GRAIN_BYTES] != PLAIN))
+		touch_marked(marks[offset / GRAIN_BYTES],
+			&(struct sim_touch){address, access, before, after, function});
 }
 
 WF_INLINE uint64_t read_memory(const void *address, unsigned bytes)
@@ -561,14 +583,45 @@ static void go_to(unsigned next)
 		(void)wf_context_switch(&sim.threads[self].sp, sim.threads[next].sp, NULL);
 }
 
+/* A bit for each address, of 64, that a buffer may have a store to. */
+static uint64_t buffered_addresses(void)
+{
+	uint64_t bits = 0;
+
+	for (uint64_t left = sim.buffered; left != 0; left &= left - 1) {
+		const struct thread *thread = &sim.threads[__builtin_ctzll(left)];
+
+		for (unsigned i = 0; i < thread->count; i++)
+			bits |= sim_address_bit(
+				thread->buffer[(thread->first + i) % BUFFER_STORES].address);
+	}
+	return bits;
+}
+
+/* With all registers that the thread's frames may be using on its stack, below this frame. */
+WF_NOINLINE static void look(void)
+{
+	__builtin_unwind_init();
+	sim.look_left = SIM_LOOK_STEPS;
+	if (sim.watcher == NULL)
+		return;
+	sim.self_low = (char *)__builtin_frame_address(0) - SAVED_BYTES;
+	sim_buffered_addresses = buffered_addresses();
+	sim.watcher->look();
+	sim_buffered_addresses = UINT64_MAX;
+}
+
 /* Before every operation. */
-WF_INLINE void point(void)
+WF_INLINE void point(const char *function)
 {
 	if (WF_UNLIKELY(sim.self == NOBODY))
 		return;
 	if (WF_UNLIKELY(++sim.steps > sim.steps_max))
 		sim_fail("no end after %u operations", sim.steps_max);
 	sim.threads[sim.self].points++;
+	sim.threads[sim.self].function = function;
+	if (WF_UNLIKELY(--sim.look_left == 0))
+		look();
 	sim.now += STEP_NS;
 	go_to(pick());
 }
@@ -604,8 +657,7 @@ uint64_t wf_sim_load(const void *address, unsigned bytes, enum wf_sim_order orde
 	uint64_t value;
 
 	(void)order; /* all loads are alike on x86-64 */
-	point();
-	check_address(address);
+	point(function);
 	thread = &sim.threads[sim.self];
 	value = read_memory(address, bytes);
 	for (unsigned i = thread->count; i-- > 0;) {
@@ -616,6 +668,7 @@ uint64_t wf_sim_load(const void *address, unsigned bytes, enum wf_sim_order orde
 			break;
 		}
 	}
+	touch(address, SIM_LOADS, value, value, function);
 	note(LOAD, sim.self, function, line, address, 0, value);
 	return value;
 }
@@ -629,8 +682,8 @@ void wf_sim_store(void *address, unsigned bytes, uint64_t value, enum wf_sim_ord
 		(void)wf_sim_rmw(address, bytes, WF_SIM_EXCHANGE, value, function, line);
 		return;
 	}
-	point();
-	check_address(address);
+	point(function);
+	touch(address, SIM_STORES, 0, value, function);
 	note(STORE, sim.self, function, line, address, 0, value);
 	if (sim.self == NOBODY) {
 		write_memory(address, bytes, value);
@@ -649,9 +702,8 @@ uint64_t wf_sim_rmw(void *address, unsigned bytes, enum wf_sim_rmw what, uint64_
 {
 	uint64_t before, after;
 
-	point();
+	point(function);
 	drain(sim.self);
-	check_address(address);
 	before = read_memory(address, bytes);
 	switch (what) {
 	case WF_SIM_EXCHANGE:
@@ -669,6 +721,7 @@ uint64_t wf_sim_rmw(void *address, unsigned bytes, enum wf_sim_rmw what, uint64_
 	}
 	if (bytes == 4)
 		after = (uint32_t)after;
+	touch(address, SIM_CHANGES, before, after, function);
 	note(READ_MODIFY_WRITE, sim.self, function, line, address, before, after);
 	write_memory(address, bytes, after);
 	return before;
@@ -679,10 +732,11 @@ uint64_t wf_sim_cas(void *address, unsigned bytes, uint64_t expected, uint64_t d
 {
 	uint64_t before;
 
-	point();
+	point(function);
 	drain(sim.self);
-	check_address(address);
 	before = read_memory(address, bytes);
+	touch(address, before == expected ? SIM_CHANGES : SIM_LOADS, before,
+		before == expected ? desired : before, function);
 	note(COMPARE_AND_SWAP, sim.self, function, line, address, before,
 		before == expected ? desired : before);
 	if (before == expected)
@@ -692,7 +746,7 @@ uint64_t wf_sim_cas(void *address, unsigned bytes, uint64_t expected, uint64_t d
 
 void wf_sim_fence(const char *function, int line)
 {
-	point();
+	point(function);
 	drain(sim.self);
 	note(FENCE, sim.self, function, line, NULL, 0, 0);
 }
@@ -706,7 +760,7 @@ void wf_sim_pause(const char *function, int line)
 	sim.paused |= bit(sim.self);
 	if (sim.strategy == SIM_PCT)
 		sim.priority[sim.self] = --sim.lowest;
-	point();
+	point(function);
 }
 
 unsigned wf_sim_self(void)
@@ -728,7 +782,7 @@ unsigned sim_random(unsigned bound)
 
 void sim_point(const char *what)
 {
-	point();
+	point(what);
 	drain(sim.self);
 	note(CALL, sim.self, what, 0, NULL, 0, 0);
 }
@@ -777,7 +831,7 @@ int wf_sim_futex_sleep(
 {
 	int64_t deadline = SIM_FOREVER;
 
-	point();
+	point(function);
 	drain(sim.self);
 	note(CALL, sim.self, function, line, word, expected, word->raw);
 	if (word->raw != expected)
@@ -789,7 +843,7 @@ int wf_sim_futex_sleep(
 
 void wf_sim_futex_wake(wf_atomic_u32 *word, int count, const char *function, int line)
 {
-	point();
+	point(function);
 	drain(sim.self);
 	note(WAKE, sim.self, function, line, word, 0, (uint64_t)count);
 	(void)sim_unblock(word, (unsigned)count);
@@ -806,7 +860,7 @@ unsigned sim_thread_start(void (*fn)(void *arg), void *arg)
 {
 	unsigned number = sim.thread_count;
 
-	point();
+	point("thread start");
 	drain(sim.self);
 	if (number == SIM_THREADS_MAX)
 		sim_fail("more than %d virtual threads", SIM_THREADS_MAX);
@@ -854,15 +908,86 @@ void sim_free(void *memory, size_t bytes)
 	size_t start = (size_t)((char *)memory - arena) / GRAIN_BYTES;
 	size_t grains = (bytes + GRAIN_BYTES - 1) / GRAIN_BYTES;
 
-	if (start + grains > ARENA_BYTES / GRAIN_BYTES || freed[start])
+	if (start + grains > ARENA_BYTES / GRAIN_BYTES || marks[start] == FREED)
 		sim_fail("what is freed was not allocated, or is freed again");
-	memset(freed + start, true, grains);
+	memset(marks + start, FREED, grains);
 	sim.arena_live -= bytes;
 }
 
 size_t sim_allocated_bytes(void)
 {
 	return sim.arena_live;
+}
+
+/* --- watching --- */
+
+void sim_watch(const struct sim_watcher *watcher)
+{
+	sim.watcher = watcher;
+}
+
+void sim_watch_memory(const void *start, size_t bytes)
+{
+	size_t offset = (size_t)((const char *)start - arena);
+
+	WF_CHECK(offset % GRAIN_BYTES == 0 && offset + bytes <= ARENA_BYTES);
+	memset(marks + offset / GRAIN_BYTES, WATCHED, bytes / GRAIN_BYTES);
+}
+
+uint64_t sim_peek_buffers(const void *address, unsigned bytes)
+{
+	for (uint64_t left = sim.buffered; left != 0; left &= left - 1) {
+		const struct thread *thread = &sim.threads[__builtin_ctzll(left)];
+
+		for (unsigned i = thread->count; i-- > 0;) {
+			unsigned at = (thread->first + i) % BUFFER_STORES;
+
+			if (thread->buffer[at].address == address)
+				return thread->buffer[at].value;
+		}
+	}
+	return read_memory(address, bytes);
+}
+
+unsigned sim_thread_stacks(struct sim_stack stacks_out[SIM_THREADS_MAX])
+{
+	unsigned count = 0;
+
+	for (uint64_t left = (bit(sim.thread_count) - 1) & ~sim.ended; left; left &= left - 1) {
+		unsigned number = (unsigned)__builtin_ctzll(left);
+		const char *start = stacks[number];
+		const char *low = number == sim.self ? sim.self_low : sim.threads[number].sp;
+
+		stacks_out[count].thread = number;
+		stacks_out[count].low = low;
+		stacks_out[count].high = low + FIBER_BYTES;
+		if (low >= start && low < start + sizeof(stacks[0]))
+			stacks_out[count].high = start + sizeof(stacks[0]);
+		count++;
+	}
+	return count;
+}
+
+const char *sim_thread_function(unsigned number)
+{
+	return sim.threads[number].function;
+}
+
+void sim_aside(void (*fn)(void *arg), void *arg)
+{
+	uint64_t runnable = sim.runnable, paused = sim.paused, hash = sim.hash;
+	unsigned self = sim.self, idle_rounds = sim.idle_rounds;
+
+	drain(self);
+	sim.aside = true;
+	sim.self = NOBODY;
+	fn(arg);
+	sim.self = self;
+	sim.aside = false;
+	sim.runnable = runnable;
+	sim.paused = paused;
+	sim.hash = hash;
+	sim.idle_rounds = idle_rounds;
 }
 
 /* --- a schedule --- */
@@ -929,7 +1054,11 @@ static void reset(const struct sim_scenario *scenario, const struct sim_plan *pl
 	sim.idle_rounds = 0;
 	sim.turn_left = plan->quantum;
 	sim.in_a_row = 0;
-	memset(freed, false, sim.arena_used / GRAIN_BYTES);
+	memset(marks, PLAIN, sim.arena_used / GRAIN_BYTES);
+	sim.watcher = NULL;
+	sim.look_left = 1 + (unsigned)(plan->seed % SIM_LOOK_STEPS);
+	sim_buffered_addresses = UINT64_MAX;
+	sim.aside = false;
 	sim.arena_used = sim.arena_live = 0;
 	sim.trace_count = 0;
 	for (unsigned i = 0; i <= SIM_THREADS_MAX; i++) {
@@ -976,6 +1105,7 @@ static void prepare_once(void)
 		WF_CHECK(mprotect(stacks[i], GUARD_BYTES, PROT_NONE) == 0);
 	WF_CHECK(sigaltstack(&stack, NULL) == 0);
 	WF_CHECK(sigaction(SIGSEGV, &action, NULL) == 0 && sigaction(SIGBUS, &action, NULL) == 0);
+	WF_CHECK(sigaction(SIGILL, &action, NULL) == 0);
 }
 
 void sim_schedule(const struct sim_scenario *scenario, const struct sim_plan *plan,

@@ -126,6 +126,12 @@ void sim_must_pass(const struct sim_scenario *scenario, uint64_t count)
 
 void sim_must_find(const struct sim_scenario *scenario, enum wf_planted planted, uint64_t count)
 {
+	sim_must_find_saying(scenario, planted, count, "");
+}
+
+void sim_must_find_saying(const struct sim_scenario *scenario, enum wf_planted planted,
+	uint64_t count, const char *part)
+{
 	struct sim_statistics statistics;
 	struct sim_failure failure;
 	int left;
@@ -142,6 +148,7 @@ void sim_must_find(const struct sim_scenario *scenario, enum wf_planted planted,
 		sim_expect(left >= 0, "seed %" PRIu64 " does not fail twice alike", failure.seed);
 		if (run.json)
 			print_json_found(scenario, &failure);
+		sim_expect(strstr(failure.message, part) != NULL, "found, but not by \"%s\"", part);
 		printf("  %-34s found by schedule %" PRIu64 " (%s), %d preemptions: %s\n",
 			scenario->name, statistics.schedules, sim_strategy_text(failure.seed), left,
 			failure.message);

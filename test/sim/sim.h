@@ -86,6 +86,69 @@ void sim_free(void *memory, size_t bytes);
 /* Bytes that have not been freed. */
 size_t sim_allocated_bytes(void);
 
+/* --- watching: what must hold at any time; plain C that makes no operation --- */
+
+enum sim_access { SIM_LOADS, SIM_STORES, SIM_CHANGES }; /* a cas that fails loads */
+
+/* An operation, about to be done. */
+struct sim_touch {
+	const void *address;
+	enum sim_access access;
+	uint64_t before, after; /* before: not of a store */
+	const char *function;   /* it stands in */
+};
+
+struct sim_watcher {
+	/* Before every SIM_LOOK_STEPS-th operation. */
+	void (*look)(void);
+	/* Before each operation on memory that is watched. */
+	void (*touch)(const struct sim_touch *touch);
+};
+
+#define SIM_LOOK_STEPS 11
+
+/* For this schedule: by setup(). It changes nothing of the schedule. */
+void sim_watch(const struct sim_watcher *watcher);
+/* Whole cache lines of sim_alloc()'s. Until they are freed. */
+void sim_watch_memory(const void *start, size_t bytes);
+
+/* What an atomic holds for whoever wrote it last: stores that wait in a buffer have been made. */
+WF_INLINE uint64_t sim_peek(const void *address, unsigned bytes);
+#define sim_peek_atomic(a) sim_peek(&(a)->raw, sizeof((a)->raw))
+
+/*
+ * Of look(): where the threads that have not ended have their frames, saved registers included:
+ * their own stacks, or the fibers' that they run, of which too much may be told. How many. Also
+ * elsewhere, but for the calling thread's.
+ */
+struct sim_stack {
+	unsigned thread;
+	const void *low, *high;
+};
+
+unsigned sim_thread_stacks(struct sim_stack stacks_out[SIM_THREADS_MAX]);
+/* The function whose operation it did last, or is about to do. */
+const char *sim_thread_function(unsigned number);
+
+/* Calls fn, whose operations act directly, as those of a check() do, and leave no trace. */
+void sim_aside(void (*fn)(void *arg), void *arg);
+
+/* Behind sim_peek(): a bit for each address, of 64, that a buffer may have a store to. */
+extern uint64_t sim_buffered_addresses;
+uint64_t sim_peek_buffers(const void *address, unsigned bytes);
+
+WF_INLINE uint64_t sim_address_bit(const void *address)
+{
+	return (uint64_t)1 << (uintptr_t)address / 8 % 64;
+}
+
+WF_INLINE uint64_t sim_peek(const void *address, unsigned bytes)
+{
+	if (WF_UNLIKELY(sim_buffered_addresses & sim_address_bit(address)))
+		return sim_peek_buffers(address, bytes);
+	return bytes == 4 ? *(const uint32_t *)address : *(const uint64_t *)address;
+}
+
 /* --- running schedules --- */
 
 struct sim_failure {
@@ -152,5 +215,8 @@ void sim_must_pass(const struct sim_scenario *scenario, uint64_t count);
  * replayed, and shrinks. Prints which one it was.
  */
 void sim_must_find(const struct sim_scenario *scenario, enum wf_planted planted, uint64_t count);
+/* The same, and the failure says this: the check meant for it has found it, no other. */
+void sim_must_find_saying(const struct sim_scenario *scenario, enum wf_planted planted,
+	uint64_t count, const char *part);
 
 #endif
