@@ -114,7 +114,8 @@ TEST_SCRIPTS = {
 # further sources; "library": the whole scheduler too; "flags", for all of it, go with "objects", a
 # folder of their own.
 SIM_ENGINE = ["test/sim/engine.c", "test/sim/explore.c", "test/sim/main.c"]
-SIM_RUNTIME = ["test/sim/memory.c", "test/sim/rcu.c", "test/sim/registry.c", "test/sim/runtime.c"]
+SIM_RUNTIME = ["test/sim/invariants.c", "test/sim/memory.c", "test/sim/rcu.c",
+               "test/sim/registry.c", "test/sim/runtime.c"]
 SIM_NO_IO = [*SIM_RUNTIME, "test/sim/no_io.c"]
 SIM_SCENE = ["test/sim/scene.c", *SIM_NO_IO]
 SIM_LIFO = {"flags": ["-UWF_RUN_ORDER_FIFO", "-DWF_RUN_ORDER_FIFO=0"], "objects": "obj-lifo"}

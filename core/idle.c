@@ -227,6 +227,8 @@ static weft_time next_deadline(struct wf_worker *worker)
 	weft_time tend = wf_table_deadline(worker);
 	weft_time first = wheel < life ? wheel : life;
 
+	if (WF_PLANTED(park_until_tend) && tend != WEFT_FOREVER)
+		return tend;
 	first = first < tend ? first : tend;
 	for (unsigned i = 0; i < worker->driver_count; i++) {
 		const struct wf_open_driver *open = &worker->drivers[i];

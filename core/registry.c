@@ -122,5 +122,9 @@ struct wf_proc *wf_visit_begin(struct wf_visit *visit, weft_pid pid)
 	p = wf_table_find(&visit->rt->table, pid);
 	if (!p)
 		wf_visit_end(visit);
+	if (p && WF_PLANTED(visit_leaves_section) && visit->entered) {
+		wf_rcu_exit_foreign();
+		visit->entered = false;
+	}
 	return p;
 }

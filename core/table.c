@@ -202,6 +202,8 @@ static void flush(struct wf_worker *worker);
 /* True if nobody's inbox holds the header any more. */
 static bool unlinked(const struct wf_proc *p)
 {
+	if (WF_PLANTED(reuse_while_linked))
+		return true;
 	/* U1: acquire, with the drain's RMW that took it out: its last access to `inbox`. */
 	return (wf_u32_load_acquire(&p->remote) & WF_REMOTE_PLACE) == WF_REMOTE_NONE;
 }
@@ -236,6 +238,8 @@ static struct wf_proc *take_returned(struct wf_worker *worker)
 		worker->free_count--;
 		if (WF_LIKELY(unlinked(p))) {
 			free_ext(worker->rt, p);
+			if (WF_PLANTED(wait_numbers_anew))
+				wf_u64_store_relaxed(&p->claim, 0);
 			return p;
 		}
 		chain_push(&retired->linked, p);
@@ -325,6 +329,10 @@ static void flush(struct wf_worker *worker)
 	retired->open = NULL;
 	retired->in_flight += batch->count;
 	batch->rcu.bytes = batch->count * sizeof(struct wf_proc);
+	if (WF_PLANTED(retire_without_grace)) {
+		batch_done(&batch->rcu);
+		return;
+	}
 	wf_rcu_retire(worker->rt->rcu, &batch->rcu, batch_done);
 }
 

@@ -6,6 +6,7 @@
 
 #include "core/registry.h"
 #include "core/wake.h"
+#include "sync/observe.h"
 #include "timer/clock.h"
 
 static bool is_cancelled(const struct wf_proc *p)
@@ -44,6 +45,7 @@ WF_INLINE struct wf_worker *suspend(struct wf_worker *worker, struct wf_proc *p,
 {
 	if (deadline != WEFT_FOREVER)
 		arm(worker, p, deadline);
+	WF_OBSERVE(waits, p);
 	wf_worker_switch(worker, p, WF_SWITCH_PARK);
 	return WF_LIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED) ? worker
 										 : wf_worker_self();
@@ -243,6 +245,7 @@ int weft_yield(void)
 
 	if (WF_UNLIKELY(!p))
 		return -EPERM;
+	WF_OBSERVE(yields, p);
 	wf_worker_switch(worker, p, WF_SWITCH_YIELD);
 	return WF_UNLIKELY(is_cancelled(p)) ? -ECANCELED : 0;
 }

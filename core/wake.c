@@ -2,6 +2,7 @@
 #include "core/wake.h"
 
 #include "core/inbox.h"
+#include "sync/observe.h"
 
 /* Puts a ready sticky process where the loop finds it. A wake made by a running process goes to the
  * next slot: the woken one runs while what was written for it is in the cache. */
@@ -11,7 +12,7 @@ static void list_push(struct wf_worker *worker, struct wf_proc *p)
 		struct wf_proc *displaced = worker->run_next;
 
 		worker->run_next = p;
-		if (!displaced)
+		if (!displaced || WF_PLANTED(wake_loses_displaced))
 			return;
 		p = displaced;
 	}
@@ -32,6 +33,8 @@ void wf_proc_wake_local(struct wf_worker *worker, struct wf_proc *p)
 		p->live.run = WF_NOTIFIED;
 		break;
 	default: /* QUEUED, NOTIFIED: the run to come serves this wake too */
+		if (WF_PLANTED(wake_queues_again) && p->live.run == WF_QUEUED)
+			list_push(worker, p);
 		break;
 	}
 }
@@ -164,6 +167,7 @@ void wf_proc_wake(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *
 	uint64_t word = wf_u64_load_acquire(&p->word);
 	struct wf_worker *owner;
 
+	WF_OBSERVE(woken, p);
 	if (WF_UNLIKELY(wf_word_phase(word) != WF_OWNED)) {
 		wake_by_word(rt, worker, p, word, token);
 		return;
@@ -220,8 +224,11 @@ void wf_proc_drained(struct wf_worker *worker, struct wf_proc *p)
 	if ((old & WF_REMOTE_PLACE) != WF_REMOTE_PENDING)
 		return; /* a run has served it already */
 	word = wf_u64_load_acquire(&p->word);
-	if (WF_LIKELY(wf_word_phase(word) == WF_OWNED && wf_word_owner(word) == worker->number))
+	if (WF_LIKELY(wf_word_phase(word) == WF_OWNED && wf_word_owner(word) == worker->number)) {
 		wf_proc_wake_local(worker, p);
-	else
+	} else {
+		/* Movable: the wake it was sent for may have been served, this one comes on top. */
+		WF_OBSERVE(woken, p);
 		wake_by_word(worker->rt, worker, p, word, false);
+	}
 }

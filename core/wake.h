@@ -35,6 +35,8 @@ WF_INLINE void wf_proc_serve_remote(struct wf_proc *p)
 {
 	uint32_t remote = wf_u32_load_relaxed(&p->remote);
 
+	if (WF_PLANTED(wake_served_twice))
+		return;
 	/* W5: acquire (part of the cas), with W3 in wake_remote(): what the waker wrote. */
 	while (WF_UNLIKELY((remote & WF_REMOTE_PLACE) == WF_REMOTE_PENDING))
 		if (wf_u32_cas(&p->remote, &remote,

@@ -22,6 +22,7 @@
 #include "core/join.h"
 #include "core/registry.h"
 #include "core/wake.h"
+#include "sync/observe.h"
 #include "timer/clock.h"
 
 /* --- queues --- */
@@ -163,6 +164,7 @@ bool wf_worker_has_local_work(struct wf_worker *worker)
 
 WF_INLINE void set_current(struct wf_worker *worker, struct wf_proc *p)
 {
+	WF_OBSERVE(runs, p);
 	worker->current = p;
 	worker->operations_left = WF_OPERATIONS_BUDGET;
 	worker->slice_start = 0;
@@ -293,12 +295,15 @@ static void settle(struct wf_worker *worker)
 	struct wf_proc *p = worker->current;
 
 	if (worker->switched == WF_SWITCH_END) {
-		wf_stack_give(&worker->stacks, worker->rt->depot, wf_fiber_stack(p->live.fiber));
+		if (!WF_PLANTED(stack_kept))
+			wf_stack_give(&worker->stacks, worker->rt->depot,
+				wf_fiber_stack(p->live.fiber));
 		finish(worker, p, worker->result);
 	} else if (WF_LIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED)) {
 		settle_sticky(worker, p, worker->switched);
 	} else if (worker->switched == WF_SWITCH_PARK) {
-		settle_movable(worker, p);
+		if (!WF_PLANTED(settle_on_own_stack))
+			settle_movable(worker, p);
 	} else {
 		settle_yielded_movable(worker, p);
 	}
@@ -493,6 +498,8 @@ void wf_worker_switch(struct wf_worker *worker, struct wf_proc *p, enum wf_switc
 		next = pick_direct(worker);
 	if (!next) {
 		worker->switched = why;
+		if (WF_PLANTED(settle_on_own_stack) && why == WF_SWITCH_PARK)
+			settle_movable(worker, p);
 		(void)wf_fiber_suspend(p->live.fiber, &worker->sched);
 		return;
 	}
@@ -625,7 +632,8 @@ static unsigned expire_timers(struct wf_worker *worker)
 	unsigned fired = 0;
 	struct wf_timer *timer;
 
-	wf_wheel_advance(&worker->wheel, worker->now);
+	if (!WF_PLANTED(expire_without_advance) || !worker->list_turn)
+		wf_wheel_advance(&worker->wheel, worker->now);
 	if (wf_wheel_count(&worker->wheel) == 0)
 		return 0;
 	while (fired < WF_EXPIRE_BUDGET && (timer = wf_wheel_pop_due(&worker->wheel))) {

@@ -165,6 +165,10 @@ static inline void *wf_deque_pop(struct wf_deque *d)
 	while (top != bottom) {
 		void *item = wf_ptr_load_relaxed(wf_deque_slot(d, top));
 
+		if (WF_PLANTED(deque_pop_by_store)) {
+			wf_u64_store_release(&d->top, top + 1);
+			return item;
+		}
 		/* S2, with itself in wf_deque_steal: one of all claims of this index succeeds. */
 		if (WF_LIKELY(wf_u64_cas(&d->top, &top, top + 1))) {
 			d->cached_top = top + 1;

@@ -18,6 +18,7 @@ enum wf_planted {
 	/* sync/deque.h */
 	WF_PLANTED_deque_last_item_without_cas,  /* lifo: the owner just takes the last item */
 	WF_PLANTED_deque_pop_without_store_load, /* lifo: bottom is lowered by a plain store */
+	WF_PLANTED_deque_pop_by_store,           /* fifo: the owner takes what a thief has */
 	WF_PLANTED_deque_overflow_retracts,      /* fifo: the owner takes bottom back */
 	WF_PLANTED_deque_publish_without_rmw,
 	/* sync/injector.h */
@@ -39,12 +40,23 @@ enum wf_planted {
 	WF_PLANTED_search_ends_after_run,  /* a searcher runs what it picked while it is counted */
 	WF_PLANTED_loot_into_ring,         /* all of it, for the next thief */
 	WF_PLANTED_boot_ignores_retry,     /* the calibration waits although arm() said retry */
+	WF_PLANTED_wake_queues_again,      /* what is QUEUED already */
+	WF_PLANTED_wake_loses_displaced,   /* whom a wake put out of the next slot */
+	WF_PLANTED_wake_served_twice,      /* W5: PENDING stays PENDING */
+	WF_PLANTED_settle_on_own_stack,    /* W10: by the process, before it has switched away */
+	WF_PLANTED_stack_kept,             /* of a process that has ended */
+	WF_PLANTED_park_until_tend,        /* for the table's deadline, whatever comes earlier */
+	WF_PLANTED_expire_without_advance, /* in some turns */
+	WF_PLANTED_retire_without_grace,   /* headers come back at once */
+	WF_PLANTED_reuse_while_linked,     /* headers that an inbox still has */
+	WF_PLANTED_wait_numbers_anew,      /* in a header that has come back */
+	WF_PLANTED_visit_leaves_section,   /* a foreign thread that has found a process */
 	/* io/ */
 	WF_PLANTED_fd_miss_forgets_event,     /* O4 clears READ although an event came since */
 	WF_PLANTED_fd_parks_without_look,     /* O5 does not look at READ again */
 	WF_PLANTED_fd_close_tells_nobody,     /* C2: those that are parked stay so */
 	WF_PLANTED_fd_last_leaves_open,       /* C4: whoever ends last does not close */
-	WF_PLANTED_mem_part_looks_short,      /* a part of a write counts as all there was room for */
+	WF_PLANTED_mem_part_looks_short,      /* a part of a write counts as all that fits */
 	WF_PLANTED_mem_space_is_not_told,     /* M2: the sender sleeps on */
 	WF_PLANTED_mem_end_overtakes_bytes,   /* M3: not behind the bytes before it */
 	WF_PLANTED_mem_room_is_not_told,      /* N2: who waits for room sleeps on */

@@ -15,7 +15,7 @@
 
 #include "core/internal.h"
 #include "sync/rcu.h"
-#include "test/sim/runtime.h"
+#include "test/sim/invariants.h"
 
 enum { WAITERS_MAX = 4 };
 
@@ -132,6 +132,11 @@ void wf_rcu_exit_foreign(void)
 		wf_rcu_offline();
 }
 
+bool sim_rcu_is_online(unsigned thread)
+{
+	return rcu.online >> thread & 1;
+}
+
 /* --- reclaiming --- */
 
 static void reclaim(struct wf_rcu_domain *domain)
@@ -147,6 +152,7 @@ static void reclaim(struct wf_rcu_domain *domain)
 
 		domain->retired_bytes -= batch->bytes;
 		domain->reclaimed_count++;
+		sim_invariants_grace_over(batch);
 		batch->callback(batch);
 	}
 }
@@ -188,7 +194,9 @@ void wf_rcu_domain_destroy(struct wf_rcu_domain *domain)
 	domain->ending = true;
 	(void)sim_unblock(domain, 1);
 	sim_thread_join(domain->thread);
-	sim_check(wf_fifo_is_empty(&domain->retired), "retired while its domain ended");
+	sim_check(wf_fifo_is_empty(&domain->retired) && domain->retired_bytes == 0,
+		"retired while its domain ended");
+	sim_invariants_end(domain);
 }
 
 void wf_rcu_retire(struct wf_rcu_domain *domain, struct wf_rcu_batch *batch,

@@ -6,11 +6,16 @@
 
 #include <string.h>
 
-#include "test/sim/runtime.h"
+#include "test/sim/invariants.h"
 
 void sim_registry_reset(void)
 {
 	memset(slots, 0, sizeof(slots));
 	memset(&lock, 0, sizeof(lock));
 	serial_last = 0;
+}
+
+struct weft_rt *sim_registry_runtime(unsigned slot)
+{
+	return (struct weft_rt *)(uintptr_t)sim_peek_atomic(&slots[slot].rt);
 }

@@ -9,7 +9,7 @@
  * or the schedule fails; its wakes are latched; now and then, as the seed says, arm() answers
  * "retry" and wait() ends for no reason: both are allowed to.
  */
-#include "test/sim/runtime.h"
+#include "test/sim/invariants.h"
 
 #include <errno.h>
 #include <string.h>
@@ -298,6 +298,7 @@ static int claim_events(struct driver_state *state, unsigned budget)
 static int driver_poll(void *arg, unsigned budget, weft_time now)
 {
 	check_owner(arg);
+	sim_invariants_poll();
 	(void)now;
 	return claim_events(arg, budget);
 }
@@ -305,6 +306,7 @@ static int driver_poll(void *arg, unsigned budget, weft_time now)
 static void driver_flush(void *arg)
 {
 	check_owner(arg);
+	sim_invariants_flush();
 }
 
 static weft_time driver_next_deadline(void *arg)
@@ -333,6 +335,7 @@ static int driver_wait(void *arg, weft_time deadline, weft_time now)
 	(void)now;
 	check_owner(state);
 	sim_check(state->armed, "a wait without arm");
+	sim_invariants_sleep(deadline);
 	wf_worker_sleep_begin();
 	sim_point("driver wait");
 	if (!state->latched && state->happened_count == 0 && deadline > sim_now()
@@ -450,6 +453,7 @@ void sim_runtime_reset(void)
 	sim_runtime_fail_at(0);
 	sim_registry_reset();
 	sim_rcu_reset();
+	sim_invariants_begin();
 }
 
 void sim_runtime_check(void)

@@ -13,7 +13,7 @@
  * Every wait has a deadline, so actors cannot block each other for good, and "everybody sleeps" is
  * the runtime's fault.
  */
-#include "test/sim/runtime.h"
+#include "test/sim/invariants.h"
 
 #include <errno.h>
 #include <string.h>
@@ -380,6 +380,24 @@ SIM_TEST(mix, the_rules_hold_with_three_workers)
 SIM_TEST(mix, planted_boot_ignores_retry)
 {
 	sim_must_find(&with_one, WF_PLANTED_boot_ignores_retry, 100);
+}
+
+static void setup_unwatched(void)
+{
+	setup();
+	sim_invariants_leave_out();
+}
+
+SIM_TEST(mix, who_looks_on_changes_nothing)
+{
+	static const struct sim_scenario unwatched = {"anything, unwatched", 2, setup_unwatched,
+		thread_two, NULL, check, STEPS_MAX};
+	struct sim_statistics first, second;
+	struct sim_failure failure;
+
+	(void)sim_explore(&with_two, 1, 500, &first, &failure);
+	(void)sim_explore(&unwatched, 1, 500, &second, &failure);
+	sim_expect(first.hash == second.hash, "other schedules when nobody looks on");
 }
 
 SIM_TEST(mix, the_same_seeds_give_the_same_schedules)

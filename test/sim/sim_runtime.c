@@ -146,6 +146,12 @@ static int leaf(void *arg)
 	return end(body, number_of(body));
 }
 
+static int leaf_unnamed(void *unused)
+{
+	(void)unused;
+	return 0;
+}
+
 static int parent(void *arg)
 {
 	struct body *body = arg;
@@ -291,6 +297,56 @@ SIM_TEST(runtime, a_movable_fiber_misses_no_wake)
 	sim_must_pass(&waking_movable, 4000);
 }
 
+/* Wakes three at once, so that one after the other is put out of the next slot. */
+static int waker_of_all(void *arg)
+{
+	struct body *body = arg;
+
+	begin(body);
+	for (unsigned i = 1; i < 4; i++)
+		(void)weft_wake(s.bodies[i].pid);
+	leave(body);
+	(void)weft_yield();
+	enter(body);
+	for (unsigned i = 1; i < 4; i++)
+		(void)weft_wake(s.bodies[i].pid);
+	return end(body, number_of(body));
+}
+
+/* Parks until it is woken once. */
+static int woken_once(void *arg)
+{
+	struct body *body = arg;
+
+	begin(body);
+	leave(body);
+	sim_check(weft_park(WEFT_FOREVER) == 0, "weft_park");
+	enter(body);
+	return end(body, number_of(body));
+}
+
+static void crowd(unsigned unused)
+{
+	struct weft_spawn_opts first = on_worker(1, 0);
+
+	(void)unused;
+	create(2);
+	for (unsigned i = 1; i < 4; i++)
+		spawn_foreign(&s.bodies[i], woken_once, &first);
+	spawn_foreign(&s.bodies[0], waker_of_all, &first);
+	for (unsigned i = 0; i < 4; i++)
+		join(&s.bodies[i]);
+	destroy();
+}
+
+static const struct sim_scenario crowding = {
+	"wakes of many", 1, setup, crowd, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, all_that_are_woken_run)
+{
+	sim_must_pass(&crowding, 4000);
+}
+
 /* --- time --- */
 
 /* A wake or the deadline, whatever comes first; then a sleep, which nothing may shorten. */
@@ -349,6 +405,50 @@ SIM_TEST(runtime, a_sleep_is_never_short)
 {
 	sim_must_pass(&napping, 4000);
 	sim_must_pass(&napping_movable, 4000);
+}
+
+/* Over many levels of the wheel, beside others that spawn, so that headers retire meanwhile. */
+static int long_sleeper(void *arg)
+{
+	static const weft_time lengths[] = {
+		WEFT_US(3), WEFT_US(150), WEFT_MS(9), WEFT_MS(600), WEFT_SEC(40), WEFT_SEC(3000)};
+	struct body *body = arg;
+
+	begin(body);
+	for (unsigned i = 0; i < WF_ARRAY_COUNT(lengths); i++) {
+		weft_time deadline = weft_after(lengths[i] + sim_random(3000));
+
+		leave(body);
+		sim_check(weft_sleep_until(deadline) == 0, "the sleep was ended");
+		enter(body);
+		sim_check(weft_now() >= deadline, "a sleep ended early");
+		if (i % 2 == 0) {
+			sim_check(weft_spawn(leaf_unnamed, NULL, NULL) == 0, "weft_spawn");
+			leave(body);
+			(void)weft_yield();
+			enter(body);
+		}
+	}
+	return end(body, number_of(body));
+}
+
+static void sleep_long(unsigned unused)
+{
+	(void)unused;
+	create(2);
+	for (unsigned i = 0; i < 3; i++)
+		spawn_foreign(&s.bodies[i], long_sleeper, i == 0 ? &movable : NULL);
+	for (unsigned i = 0; i < 3; i++)
+		join(&s.bodies[i]);
+	destroy();
+}
+
+static const struct sim_scenario sleeping_long = {
+	"sleeps of all lengths", 1, setup, sleep_long, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, a_sleep_is_late_by_a_turn_at_most)
+{
+	sim_must_pass(&sleeping_long, 4000);
 }
 
 /* A join that gives up while its process ends, and then a sleep: the late claim must miss it. */
@@ -494,6 +594,65 @@ static const struct sim_scenario stale = {
 SIM_TEST(runtime, a_stale_id_reaches_nobody)
 {
 	sim_must_pass(&stale, 4000);
+}
+
+/* Runs for a while. */
+static int lingerer(void *arg)
+{
+	struct body *body = arg;
+
+	begin(body);
+	for (int i = 0; i < 20; i++)
+		(void)wf_u32_load_relaxed(&body->flag);
+	return end(body, number_of(body));
+}
+
+/*
+ * Makes headers come back, one after the other. The first process was on the other worker, which
+ * then has nothing to do, and is slow to look into its inbox.
+ */
+static int recycler_elsewhere(void *arg)
+{
+	struct body *body = arg;
+
+	begin(body);
+	for (unsigned i = 1; i < 8; i++) {
+		const struct weft_spawn_opts opts = on_worker(i == 1 ? 1 : 2, 0);
+		int r = weft_spawn_with(
+			i == 1 ? lingerer : leaf, &s.bodies[i], &opts, &s.bodies[i].pid);
+
+		sim_check(r == 0, "weft_spawn_with: %d", r);
+		leave(body);
+		join(&s.bodies[i]);
+		enter(body);
+	}
+	return end(body, number_of(body));
+}
+
+/* Wakes that come as their process ends: its header is not used before the inbox has let it go. */
+static void wake_late(unsigned number)
+{
+	struct weft_spawn_opts second = on_worker(2, 0);
+
+	if (number == 1) {
+		await_created();
+		for (int i = 0; i < 40; i++)
+			(void)weft_wake(s.bodies[1].pid);
+		return;
+	}
+	create(2);
+	spawn_foreign(&s.bodies[0], recycler_elsewhere, &second);
+	join(&s.bodies[0]);
+	sim_thread_join(1);
+	destroy();
+}
+
+static const struct sim_scenario late_wakes = {
+	"wakes at the end", 2, setup, wake_late, NULL, sim_runtime_check, STEPS_MAX};
+
+SIM_TEST(runtime, a_wake_at_the_end_reaches_nobody_else)
+{
+	sim_must_pass(&late_wakes, 4000);
 }
 
 /* --- cancel and stop --- */
@@ -843,6 +1002,77 @@ SIM_TEST(runtime, planted_last_searcher_wakes_nobody)
 SIM_TEST(runtime, planted_search_ends_after_the_run)
 {
 	sim_must_find(&blocking, WF_PLANTED_search_ends_after_run, 10000);
+}
+
+/* What only test/sim/invariants.c sees, or sees first. */
+
+SIM_TEST(runtime, planted_wake_of_a_queued_process_queues_it_again)
+{
+	sim_must_find_saying(
+		&waking, WF_PLANTED_wake_queues_again, 1000, "in two places");
+}
+
+SIM_TEST(runtime, planted_displaced_from_the_next_slot_and_lost)
+{
+	sim_must_find_saying(&crowding, WF_PLANTED_wake_loses_displaced, 1000, "in no place");
+}
+
+SIM_TEST(runtime, planted_pop_that_does_not_see_a_thief)
+{
+	sim_must_find_saying(&spawning, WF_PLANTED_deque_pop_by_store, 1000,
+		"two workers run one process");
+}
+
+SIM_TEST(runtime, planted_wake_served_twice)
+{
+	sim_must_find_saying(
+		&waking, WF_PLANTED_wake_served_twice, 10000, "nothing woke it");
+}
+
+SIM_TEST(runtime, planted_settled_on_its_own_stack)
+{
+	sim_must_find_saying(&waking_movable, WF_PLANTED_settle_on_own_stack, 10000, "one stack");
+}
+
+SIM_TEST(runtime, planted_stack_not_given_back)
+{
+	sim_must_find_saying(&spawning, WF_PLANTED_stack_kept, 1, "have not come back");
+}
+
+SIM_TEST(runtime, planted_sleep_over_a_deadline)
+{
+	sim_must_find_saying(
+		&sleeping_long, WF_PLANTED_park_until_tend, 1000, "a sleep over a deadline");
+}
+
+SIM_TEST(runtime, planted_timers_left_for_a_later_turn)
+{
+	sim_must_find_saying(
+		&sleeping_long, WF_PLANTED_expire_without_advance, 1000, "is still armed");
+}
+
+SIM_TEST(runtime, planted_headers_without_a_grace_period)
+{
+	sim_must_find_saying(
+		&stale, WF_PLANTED_retire_without_grace, 100, "without a grace period");
+}
+
+SIM_TEST(runtime, planted_header_used_while_an_inbox_has_it)
+{
+	sim_must_find_saying(
+		&late_wakes, WF_PLANTED_reuse_while_linked, 100000, "while an inbox has it");
+}
+
+SIM_TEST(runtime, planted_wait_numbers_start_anew)
+{
+	sim_must_find_saying(
+		&stale, WF_PLANTED_wait_numbers_anew, 100, "after its grace period");
+}
+
+SIM_TEST(runtime, planted_section_left_before_the_process)
+{
+	sim_must_find_saying(
+		&waking, WF_PLANTED_visit_leaves_section, 100, "outside a read section");
 }
 
 SIM_TEST(runtime, planted_loot_goes_into_the_ring)
