@@ -387,14 +387,33 @@ static unsigned usual(uint64_t mask, bool eager)
 	return (unsigned)__builtin_ctzll(threads != 0 ? threads : mask);
 }
 
+static int64_t earliest_deadline(void)
+{
+	int64_t earliest = SIM_FOREVER;
+
+	for (uint64_t left = sim.timed; left != 0; left &= left - 1) {
+		int64_t deadline = sim.threads[__builtin_ctzll(left)].deadline;
+
+		if (deadline < earliest)
+			earliest = deadline;
+	}
+	return earliest;
+}
+
+/* Sleepers' deadlines may pass while others could go on: the clock leaps. Or has one come? */
+static bool would_leap(uint64_t mask)
+{
+	return (mask & bit(SIM_CLOCK)) && mask != bit(SIM_CLOCK) && earliest_deadline() > sim.now;
+}
+
 static unsigned choose_randomly(uint64_t mask)
 {
 	uint64_t random = sim_mix(&sim.random);
 
 	if ((random & 255) < sim.plan->stay && (mask & bit(sim.self)) && sim.self != NOBODY)
 		return sim.self;
-	/* Sleepers' deadlines pass now and then while others could go on, not all the time. */
-	if ((mask & bit(SIM_CLOCK)) && mask != bit(SIM_CLOCK) && (random >> 8 & 63) != 0)
+	/* Now and then, not all the time. */
+	if ((random >> 8 & 63) != 0 && would_leap(mask))
 		mask &= ~bit(SIM_CLOCK);
 	return nth(mask, (unsigned)((random >> 32) * (unsigned)__builtin_popcountll(mask) >> 32));
 }
@@ -450,7 +469,7 @@ static unsigned choose_in_turn(uint64_t mask)
 	/* A thread's stores come out at the end of its turn, or with the next of all. */
 	if ((sim.plan->shuffle & 1) && sim.self != NOBODY && (mask & bit(SIM_BUFFERS + sim.self)))
 		return begin_turn(SIM_BUFFERS + sim.self);
-	if (mask != bit(SIM_CLOCK))
+	if (would_leap(mask))
 		mask &= ~bit(SIM_CLOCK);
 	after = sim.self == NOBODY ? mask : mask & ~(bit(sim.self + 1) - 1);
 	return begin_turn((unsigned)__builtin_ctzll(after ? after : mask));
@@ -521,18 +540,11 @@ static void end_sleep(unsigned number, bool timed_out)
 /* Time goes on to the earliest deadline. */
 static void pass_time(void)
 {
-	int64_t earliest = SIM_FOREVER;
-	uint64_t left;
+	int64_t earliest = earliest_deadline();
 
-	for (left = sim.timed; left != 0; left &= left - 1) {
-		int64_t deadline = sim.threads[__builtin_ctzll(left)].deadline;
-
-		if (deadline < earliest)
-			earliest = deadline;
-	}
 	if (earliest > sim.now)
 		sim.now = earliest;
-	for (left = sim.timed; left != 0; left &= left - 1)
+	for (uint64_t left = sim.timed; left != 0; left &= left - 1)
 		if (sim.threads[__builtin_ctzll(left)].deadline <= sim.now)
 			end_sleep((unsigned)__builtin_ctzll(left), true);
 }

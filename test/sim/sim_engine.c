@@ -353,3 +353,22 @@ SIM_TEST(engine, sleeps_end_at_their_deadline_or_by_a_wake)
 
 	sim_expect(outcomes_of(&scenario) == 3, "not both ends have been seen");
 }
+
+/* Somebody runs on and on until a sleeper's deadline has come. */
+static void sleep_beside_work(unsigned number)
+{
+	while (number == 0 && wf_u32_load_acquire(&s.x) == 0)
+		(void)wf_u32_fetch_add(&s.y, 1);
+	if (number == 1) {
+		(void)sim_block(&s.z, sim_now() + 1000);
+		wf_u32_store_release(&s.x, 1);
+	}
+}
+
+SIM_TEST(engine, sleeps_end_while_others_run)
+{
+	static const struct sim_scenario scenario = {
+		"a sleep beside work", 2, setup, sleep_beside_work, NULL, NULL, 20000};
+
+	sim_must_pass(&scenario, 5000);
+}
