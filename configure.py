@@ -133,6 +133,7 @@ SIM = {
     "sim_process": {"source": "test/sim/sim_process.c", "with": SIM_SCENE, "library": True},
     "sim_runtime": {"source": "test/sim/sim_runtime.c", "with": SIM_NO_IO, "library": True},
     "sim_scheduling": {"source": "test/sim/sim_scheduling.c", "with": SIM_SCENE, "library": True},
+    "sim_shutdown": {"source": "test/sim/sim_shutdown.c", "with": SIM_SCENE, "library": True},
     "sim_spinlock": {"source": "test/sim/sim_spinlock.c"},
 }
 # What stands in for these in a simulation of the whole runtime is in the lines above.

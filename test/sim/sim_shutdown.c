@@ -1,0 +1,362 @@
+/*
+ * Rows X of the scenarios: the end of a runtime beside everything that does not know of it yet.
+ */
+#include "test/sim/scene.h"
+
+enum { SCHEDULES = 2000, ROUNDS = 3 };
+
+static struct {
+	struct gate ready, done;
+	unsigned refused;
+	bool has_ended;
+	struct wf_wait wait;
+} s;
+
+static void setup(void)
+{
+	scene_reset();
+	memset(&s, 0, sizeof(s));
+}
+
+static void stop(weft_time grace_ns, weft_time deadline, int expected)
+{
+	int r = weft_rt_stop(scene.rt, grace_ns, deadline);
+
+	sim_check(r == expected, "weft_rt_stop: %d", r);
+}
+
+/* Waits until it is cancelled. */
+static int stays(void *arg)
+{
+	struct body *body = body_begin(arg);
+
+	while (body_park(body, WEFT_FOREVER) == 0)
+		;
+	return body_end(body);
+}
+
+/* --- X1: spawns before, during and after --- */
+
+static void spawn_on(unsigned number)
+{
+	for (unsigned i = 0; i < 3; i++) {
+		struct body *body = &scene.bodies[3 * number + i];
+		int r = weft_rt_spawn(scene.rt, i & 1 ? stays : body_leaf, body, NULL, &body->pid);
+
+		sim_check(r == 0 || r == -ESHUTDOWN, "weft_rt_spawn: %d", r);
+		sim_check(r == 0 || body->runs == 0, "refused, and it has run");
+		sim_check(s.refused == 0 || r != 0, "refused once, and later accepted");
+		s.refused += number == 1 && r != 0;
+		sim_check(weft_pid_is_none(body->pid) == (r != 0), "refused, with an id");
+	}
+}
+
+/* What was accepted has ended, and its result waits; what was refused has no id. */
+static void check_joins(unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		struct body *body = &scene.bodies[i];
+
+		if (!weft_pid_is_none(body->pid))
+			body_join(body);
+		sim_check(weft_join(body->pid, NULL, WEFT_FOREVER) == -ESRCH, "joined again");
+	}
+}
+
+static void spawn_beside_a_stop(unsigned number)
+{
+	int r;
+
+	if (number == 1) {
+		gate_await(&s.ready);
+		spawn_on(number);
+		return;
+	}
+	scene_create(2);
+	spawn_on(number);
+	gate_open(&s.ready);
+	stop(0, WEFT_FOREVER, 0);
+	sim_thread_join(1);
+	r = weft_rt_spawn(scene.rt, body_leaf, &scene.bodies[6], NULL, &scene.bodies[6].pid);
+	sim_check(r == -ESHUTDOWN, "after the end: %d", r);
+	sim_check(weft_post(scene.rt, body_drop, NULL) == -ESHUTDOWN, "a post after the end");
+	check_joins(7);
+	scene_destroy();
+}
+
+SCENE(spawning, "spawns beside a stop", 2, spawn_beside_a_stop);
+
+SIM_TEST(shutdown, a_spawn_beside_a_stop_is_joined_or_refused)
+{
+	sim_must_pass(&spawning, 2 * SCHEDULES);
+}
+
+/* Posts beside a stop: each runs, or is refused. */
+static void post_beside_a_stop(unsigned number)
+{
+	if (number == 1) {
+		gate_await(&s.ready);
+		for (unsigned i = 0; i < 3; i++) {
+			int r = weft_post(scene.rt, body_drop, &scene.bodies[i]);
+
+			sim_check(r == 0 || r == -ESHUTDOWN, "weft_post: %d", r);
+			s.refused += r != 0;
+		}
+		return;
+	}
+	scene_create(2);
+	gate_open(&s.ready);
+	stop(0, WEFT_FOREVER, 0);
+	sim_thread_join(1);
+	sim_check(scene.bodies[0].dropped + scene.bodies[1].dropped + scene.bodies[2].dropped
+			+ s.refused == 3,
+		"a post is lost");
+	scene_destroy();
+}
+
+SCENE(posting, "posts beside a stop", 2, post_beside_a_stop);
+
+SIM_TEST(shutdown, a_post_beside_a_stop_runs_or_is_refused)
+{
+	sim_must_pass(&posting, SCHEDULES);
+}
+
+/*
+ * A process spawns and reserves while the runtime is stopped; what it has reserved it commits. All
+ * that begins hears of the stop.
+ */
+static int spawns_on(void *arg)
+{
+	struct body *body = body_begin(arg);
+	weft_pid reserved[2];
+	unsigned count = 0;
+
+	for (unsigned i = 1; i < 3; i++) {
+		int r = weft_spawn(stays, &scene.bodies[i], NULL);
+
+		sim_check(r == 0 || r == -ESHUTDOWN, "weft_spawn: %d", r);
+		s.refused += r != 0;
+		r = weft_spawn_reserve(&reserved[count]);
+		sim_check(r == 0 || r == -ESHUTDOWN, "weft_spawn_reserve: %d", r);
+		count += r == 0;
+		s.refused += r != 0;
+		(void)body_yield(body);
+	}
+	for (unsigned i = 0; i < count; i++)
+		sim_check(weft_spawn_commit(reserved[i], stays, &scene.bodies[3 + i], NULL) == 0,
+			"a reservation is refused");
+	return body_end(body);
+}
+
+static void stop_one_that_spawns(unsigned unused)
+{
+	unsigned ended = 0;
+
+	(void)unused;
+	scene_create(2);
+	body_spawn(&scene.bodies[0], spawns_on, NULL);
+	stop(0, WEFT_FOREVER, 0);
+	for (unsigned i = 1; i < 5; i++)
+		ended += scene.bodies[i].ended;
+	sim_check(ended + s.refused == 4, "%u ended, %u were refused", ended, s.refused);
+	scene_destroy();
+}
+
+SCENE(reserving, "spawns and reserves beside a stop", 1, stop_one_that_spawns);
+
+SIM_TEST(shutdown, a_reservation_beside_a_stop_is_kept)
+{
+	sim_must_pass(&reserving, SCHEDULES);
+}
+
+/* --- X2: wakes beside the destruction --- */
+
+static void wake_beside_a_destruction(unsigned number)
+{
+	if (number == 1) {
+		gate_await(&s.ready);
+		for (unsigned i = 0; i < 8; i++) {
+			weft_pid pid = scene.bodies[i % 4].pid;
+			int r = weft_wake(pid);
+
+			sim_check(r == 0 || r == -ESRCH, "weft_wake: %d", r);
+			sim_check(r == -ESRCH || !s.has_ended, "destroyed, and still there");
+		}
+		return;
+	}
+	scene_create(2);
+	for (unsigned i = 0; i < 4; i++)
+		body_spawn(&scene.bodies[i], stays, i & 1 ? &scene_movable : NULL);
+	gate_open(&s.ready);
+	scene_destroy();
+	s.has_ended = true;
+}
+
+SCENE(waking, "wakes beside destroy", 2, wake_beside_a_destruction);
+
+SIM_TEST(shutdown, wakes_beside_a_destruction_do_no_harm)
+{
+	sim_must_pass(&waking, 2 * SCHEDULES);
+}
+
+/* --- X4, X9: what outlives its stop --- */
+
+/* Is cancelled, and goes on until it is let go. */
+static int ignores_the_stop(void *arg)
+{
+	struct body *body = body_begin(arg);
+
+	while (body_park(body, WEFT_FOREVER) == 0)
+		;
+	while (!gate_is_open(&s.done)) {
+		(void)body_yield(body);
+		wf_pause();
+	}
+	return body_end(body);
+}
+
+/* A deadline passes, a past one too; destroy gives up with nothing freed; then it ends. */
+static void outlive(unsigned unused)
+{
+	weft_time deadline;
+
+	(void)unused;
+	scene_create(1);
+	body_spawn(&scene.bodies[0], ignores_the_stop, NULL);
+	deadline = weft_after(WEFT_US(20));
+	stop(WEFT_US(5), deadline, -ETIMEDOUT);
+	sim_check(weft_now() >= deadline, "it gave up early");
+	stop(0, 0, -ETIMEDOUT);
+	sim_check(weft_rt_destroy(scene.rt, 0) == -EBUSY, "weft_rt_destroy");
+	sim_check(weft_cancel(scene.bodies[0].pid) == 0, "its memory is gone");
+	gate_open(&s.done);
+	stop(0, WEFT_FOREVER, 0);
+	body_join(&scene.bodies[0]);
+	scene_destroy();
+}
+
+SCENE(outliving, "a process outlives its stop", 1, outlive);
+
+SIM_TEST(shutdown, what_outlives_a_stop_keeps_its_memory)
+{
+	sim_must_pass(&outliving, SCHEDULES);
+}
+
+/* --- X5: again and again --- */
+
+static void create_and_destroy(unsigned unused)
+{
+	struct weft_spawn_opts opts = scene_opts(0, 0);
+
+	(void)unused;
+	opts.arg_dtor = body_drop;
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		struct body *body = &scene.bodies[i];
+
+		scene_create(1);
+		body_spawn(body, stays, &opts);
+		scene_destroy();
+		sim_check(body->ended == 1 && body->dropped == 1, "%u ends, %u cleanups",
+			body->ended, body->dropped);
+		sim_check(sim_allocated_bytes() == 0, "%zu bytes are left", sim_allocated_bytes());
+		sim_check(weft_join(body->pid, NULL, WEFT_FOREVER) == -ESRCH, "it is still known");
+	}
+}
+
+SCENE(repeating, "3 runtimes, one by one", 1, create_and_destroy);
+
+SIM_TEST(shutdown, destroyed_runtimes_leave_nothing)
+{
+	sim_must_pass(&repeating, SCHEDULES);
+}
+
+/* --- X6: with grace --- */
+
+/* A server in the middle of a request: has a child do the work, and answers. */
+static int serves(void *arg)
+{
+	struct body *body = body_begin(arg);
+	struct body *child = &scene.bodies[1];
+	int r;
+
+	gate_open(&s.ready);
+	(void)body_yield(body);
+	r = weft_spawn(body_leaf, child, &child->pid);
+	sim_check(r == 0, "a spawn is refused while there is grace: %d", r);
+	body_leave(body);
+	body_join(child);
+	body_enter(body);
+	sim_check(body_yield(body) == 0, "cancelled while there is grace");
+	return body_end(body);
+}
+
+static void stop_with_grace(unsigned unused)
+{
+	(void)unused;
+	scene_create(2);
+	body_spawn(&scene.bodies[0], serves, NULL);
+	gate_await(&s.ready);
+	stop(WEFT_FOREVER, WEFT_FOREVER, 0);
+	sim_check(scene.bodies[1].ended == 1, "the answer is missing");
+	body_join(&scene.bodies[0]);
+	scene_destroy();
+}
+
+SCENE(draining, "a stop with grace", 1, stop_with_grace);
+
+SIM_TEST(shutdown, with_grace_what_runs_is_finished)
+{
+	sim_must_pass(&draining, SCHEDULES);
+}
+
+/* --- X8: those who are nobody's, and those who must not be disturbed --- */
+
+/* Movable, waiting with its timer on the wheel of the worker it happened to be on. */
+static int waits_anchored(void *arg)
+{
+	struct body *body = body_begin(arg);
+	int r;
+
+	do
+		r = body_park(body, weft_after(WEFT_US(3)));
+	while (r != -ECANCELED);
+	return body_end(body);
+}
+
+/* Cancelled, it still must wait for a peer: under a shield, until the peer has claimed the wait. */
+static int waits_shielded(void *arg)
+{
+	struct body *body = body_begin(arg);
+	int r;
+
+	sim_check(body_park(body, WEFT_FOREVER) == -ECANCELED, "weft_park");
+	wf_wait_begin(&s.wait);
+	gate_open(&s.ready);
+	body_leave(body);
+	r = wf_wait_park_shielded(&s.wait, WEFT_FOREVER);
+	body_enter(body);
+	sim_check(r == 0, "a shielded wait: %d", r);
+	return body_end(body);
+}
+
+static void stop_those_who_wait(unsigned number)
+{
+	if (number == 1) {
+		gate_await(&s.ready);
+		sim_check(wf_wait_claim_pid(s.wait.pid, s.wait.number), "the wait was over");
+		sim_check(!wf_wait_claim_pid(s.wait.pid, s.wait.number), "claimed twice");
+		return;
+	}
+	scene_create(2);
+	body_spawn(&scene.bodies[0], stays, &scene_movable);
+	body_spawn(&scene.bodies[1], waits_anchored, &scene_movable);
+	body_spawn(&scene.bodies[2], waits_shielded, NULL);
+	scene_destroy();
+}
+
+SCENE(waiting, "movable and shielded waits", 2, stop_those_who_wait);
+
+SIM_TEST(shutdown, all_who_wait_end_before_the_drivers)
+{
+	sim_must_pass(&waiting, 2 * SCHEDULES);
+}
