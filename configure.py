@@ -122,6 +122,7 @@ SIM_LIFO = {"flags": ["-UWF_RUN_ORDER_FIFO", "-DWF_RUN_ORDER_FIFO=0"], "objects"
 SIM = {
     "sim_deque": {"source": "test/sim/sim_deque.c"},
     "sim_deque_lifo": {"source": "test/sim/sim_deque.c", **SIM_LIFO},
+    "sim_driver": {"source": "test/sim/sim_driver.c", "with": SIM_NO_IO, "library": True},
     "sim_engine": {"source": "test/sim/sim_engine.c"},
     "sim_idle": {"source": "test/sim/sim_idle.c"},
     "sim_injector": {"source": "test/sim/sim_injector.c"},

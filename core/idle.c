@@ -236,6 +236,8 @@ static weft_time next_deadline(struct wf_worker *worker)
 			? open->driver->next_deadline(open->state)
 			: WEFT_FOREVER;
 
+		if (i > 0 && WF_PLANTED(park_deadline_of_main))
+			continue;
 		first = first < driver ? first : driver;
 	}
 	return first;
@@ -349,7 +351,11 @@ static bool arm(struct wf_worker *worker)
 	for (unsigned i = 0; i < worker->driver_count; i++) {
 		const struct wf_open_driver *open = &worker->drivers[i];
 
-		if (open->driver->arm && open->driver->arm(open->state) == WF_DRIVER_RETRY) {
+		if (!open->driver->arm || (i > 0 && WF_PLANTED(park_arms_main_only)))
+			continue;
+		if (open->driver->arm(open->state) == WF_DRIVER_RETRY) {
+			if (i > 0 && WF_PLANTED(park_ignores_retry))
+				continue;
 			disarm(worker, i);
 			return false;
 		}

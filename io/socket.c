@@ -76,7 +76,7 @@ int wf_socket_queued(int fd)
 
 int wf_socket_address(int fd, struct wf_addr *out)
 {
-	struct sockaddr_storage storage;
+	struct sockaddr_storage storage = { .ss_family = AF_UNSPEC };
 	socklen_t size = sizeof(storage);
 	int r = (int)wf_syscall(SYS_getsockname, fd, &storage, &size);
 

@@ -37,6 +37,9 @@ enum wf_planted {
 	WF_PLANTED_spawn_ignores_close,    /* P2: the phase is not read again */
 	WF_PLANTED_end_before_sweeps,      /* A4: the runtime ends although somebody sweeps */
 	WF_PLANTED_park_without_recheck,   /* P3 */
+	WF_PLANTED_park_arms_main_only,    /* P1: those beside it are left as they are */
+	WF_PLANTED_park_ignores_retry,     /* P1: of those beside the main driver */
+	WF_PLANTED_park_deadline_of_main,  /* P4: the others' deadlines do not count */
 	WF_PLANTED_search_ends_after_run,  /* a searcher runs what it picked while it is counted */
 	WF_PLANTED_loot_into_ring,         /* all of it, for the next thief */
 	WF_PLANTED_boot_ignores_retry,     /* the calibration waits although arm() said retry */

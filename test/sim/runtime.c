@@ -5,9 +5,9 @@
  * Plain fields model the kernel's side: between sim_point() and the next atomic operation nobody
  * else runs, so "look, then sleep" is one step, as it is in a system call.
  *
- * The driver's only I/O are events (runtime.h). It is asked in the order that driver.h lays down,
- * or the schedule fails; its wakes are latched; now and then, as the seed says, arm() answers
- * "retry" and wait() ends for no reason: both are allowed to.
+ * The driver's only I/O are events (runtime.h) and what stands for other drivers' descriptors. It is
+ * asked in the order that driver.h lays down, or the schedule fails; its wakes are latched; now and
+ * then, as the seed says, arm() answers "retry" and wait() ends for no reason: both are allowed to.
  */
 #include "test/sim/invariants.h"
 
@@ -254,10 +254,32 @@ struct driver_state {
 	struct weft_rt *rt;
 	struct wf_wait happened[EVENTS_MAX]; /* not yet claimed, oldest first */
 	unsigned happened_count;
+	unsigned ready_count; /* watched descriptors that are readable */
 };
 
 static struct driver_state drivers[SIM_THREADS_MAX];
 static unsigned driver_count;
+
+/* Descriptors, as far as drivers have them: readable or not, and who watches. */
+static struct {
+	bool readable;
+	struct driver_state *watcher;
+} descriptors[SIM_DESCRIPTORS];
+
+void sim_runtime_readable(int fd, bool readable)
+{
+	struct driver_state *watcher = descriptors[fd].watcher;
+
+	sim_point(readable ? "write" : "read");
+	if (descriptors[fd].readable == readable)
+		return;
+	descriptors[fd].readable = readable;
+	if (!watcher)
+		return;
+	watcher->ready_count += readable ? 1 : -1u;
+	if (readable)
+		(void)sim_unblock(watcher, 1);
+}
 
 static void check_owner(const struct driver_state *state)
 {
@@ -338,8 +360,8 @@ static int driver_wait(void *arg, weft_time deadline, weft_time now)
 	sim_invariants_sleep(deadline);
 	wf_worker_sleep_begin();
 	sim_point("driver wait");
-	if (!state->latched && state->happened_count == 0 && deadline > sim_now()
-		&& sim_random(ODD) != 0)
+	if (!state->latched && state->happened_count == 0 && state->ready_count == 0 &&
+		deadline > sim_now() && sim_random(ODD) != 0)
 		(void)sim_block(state, deadline == WEFT_FOREVER ? SIM_FOREVER : deadline);
 	state->latched = false;
 	wf_worker_sleep_end();
@@ -367,9 +389,13 @@ static void driver_wake(void *arg)
 
 static int driver_watch(void *arg, int fd)
 {
-	(void)arg;
-	(void)fd;
-	return -ENOSYS;
+	check_owner(arg);
+	sim_check(fd >= 0 && fd < SIM_DESCRIPTORS && descriptors[fd].watcher == NULL,
+		"descriptor %d cannot be watched", fd);
+	if (sim_runtime_refuses())
+		return -ENOSPC;
+	descriptors[fd].watcher = arg;
+	return 0;
 }
 
 static void driver_stats(const void *arg, struct wf_driver_stats *stats_out)
@@ -448,6 +474,7 @@ const struct weft_rt_opts *sim_runtime_opts(unsigned workers)
 void sim_runtime_reset(void)
 {
 	memset(locals, 0, sizeof(locals));
+	memset(descriptors, 0, sizeof(descriptors));
 	driver_count = 0;
 	errors_expected = false;
 	sim_runtime_fail_at(0);

@@ -53,6 +53,13 @@ struct sim_event {
 void sim_event_begin(struct sim_event *event);
 void sim_event_happen(struct sim_event *event);
 
+/*
+ * What stands for the descriptors 0 … of drivers beside the sim driver, which may watch each once:
+ * written to, or read empty. Any thread while the watching worker's driver is open.
+ */
+#define SIM_DESCRIPTORS 8
+void sim_runtime_readable(int fd, bool readable);
+
 /* After everything has been destroyed: all memory is back, nobody is in a read section. */
 void sim_runtime_check(void);
 
