@@ -136,6 +136,7 @@ SIM = {
     "sim_scheduling": {"source": "test/sim/sim_scheduling.c", "with": SIM_SCENE, "library": True},
     "sim_shutdown": {"source": "test/sim/sim_shutdown.c", "with": SIM_SCENE, "library": True},
     "sim_spinlock": {"source": "test/sim/sim_spinlock.c"},
+    "sim_table": {"source": "test/sim/sim_table.c", "with": SIM_SCENE, "library": True},
     "sim_time": {"source": "test/sim/sim_time.c", "with": SIM_SCENE, "library": True},
 }
 # What stands in for these in a simulation of the whole runtime is in the lines above.

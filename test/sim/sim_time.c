@@ -11,7 +11,7 @@
 enum {
 	SCHEDULES = 2000,
 	SLEEPS = 4,
-	/* A worker that has nothing else to do wakes up, goes round its loop, and runs the process. */
+	/* A worker with nothing else to do wakes up, goes round its loop, runs the process. */
 	LATE_NS = 100 * 150,
 };
 
@@ -30,7 +30,7 @@ static void setup(void)
 	memset(&s, 0, sizeof(s));
 }
 
-/* Ended by its deadline, now; nobody else sleeps, or time might leap while it is this one's turn. */
+/* Ended by its deadline, now. Nobody else sleeps, or time might leap while this one's turn is. */
 static void check_time(weft_time deadline, weft_time began)
 {
 	weft_time now = weft_now(), due = deadline > began ? deadline : began;

@@ -1,0 +1,224 @@
+/*
+ * Rows Q9 and Q10: the process table. First the whole of it, under processes that come and go while
+ * others look their ids up; then the free headers alone, where threads meet in one word.
+ */
+#include "test/sim/scene.h"
+
+#include "core/registry.h"
+
+enum {
+	SCHEDULES = 4000,
+	SHORT_SCHEDULES = 50000,
+	HEADERS = 40, /* three segments */
+	TAKES = 4,
+};
+
+static struct {
+	struct gate ready;
+	weft_pid pids[8]; /* of processes, in the order in which they were made */
+	unsigned made;
+	struct weft_rt rt; /* a table, and just what it needs */
+	bool taken[HEADERS];
+	unsigned takes;
+} s;
+
+static void setup(void)
+{
+	scene_reset();
+	memset(&s, 0, sizeof(s));
+}
+
+/* --- Q9, Q10: looked up, retired, used again --- */
+
+/*
+ * In a read section: who has been found may end and be given up, its header stays as it is; no
+ * other process has it before the section ends.
+ */
+static void look_up(weft_pid pid)
+{
+	uint32_t generation = wf_pid_generation(pid);
+	struct wf_visit visit;
+	struct wf_proc *p = wf_visit_begin(&visit, pid);
+
+	if (!p)
+		return;
+	sim_check(p->index == wf_pid_index(pid), "the header of another index");
+	for (unsigned i = 0; i < 8; i++) {
+		uint64_t word = wf_u64_load_acquire(&p->word);
+
+		sim_check(wf_word_generation(word) == generation
+				|| (wf_word_generation(word) == generation + 1
+					&& wf_word_phase(word) == WF_FREE),
+			"in a read section its header became generation %u, %s",
+			wf_word_generation(word), wf_phase_name(wf_word_phase(word)));
+	}
+	wf_visit_end(&visit);
+}
+
+/* Of one that has ended and was joined. */
+static void look_up_stale(weft_pid pid)
+{
+	struct wf_visit visit;
+
+	sim_check(!wf_visit_begin(&visit, pid), "a stale id is found");
+}
+
+static int lives_shortly(void *arg)
+{
+	(void)arg;
+	s.pids[s.made++] = weft_self();
+	(void)weft_yield();
+	return 0;
+}
+
+/* Makes processes one after the other and joins them, so that headers are used again. */
+static int makes(void *arg)
+{
+	struct body *body = body_begin(arg);
+
+	for (unsigned i = 0; i < 4; i++) {
+		weft_pid pid;
+		int r = weft_spawn(lives_shortly, NULL, &pid);
+
+		sim_check(r == 0, "weft_spawn: %d", r);
+		body_leave(body);
+		r = weft_join(pid, NULL, WEFT_FOREVER);
+		body_enter(body);
+		sim_check(r == 0, "weft_join: %d", r);
+		look_up_stale(pid);
+	}
+	return body_end(body);
+}
+
+static void look_up_any(unsigned times)
+{
+	for (unsigned i = 0; i < times; i++)
+		if (s.made > 0)
+			look_up(s.pids[sim_random(s.made)]);
+		else
+			sim_point("nobody yet");
+}
+
+static int looks_up(void *arg)
+{
+	struct body *body = body_begin(arg);
+
+	for (unsigned i = 0; i < 4; i++) {
+		look_up_any(2);
+		(void)body_yield(body);
+	}
+	return body_end(body);
+}
+
+static void come_and_go(unsigned number)
+{
+	struct weft_spawn_opts first = scene_opts(1, 0), second = scene_opts(2, 0);
+
+	if (number == 1) {
+		gate_await(&s.ready);
+		look_up_any(12);
+		return;
+	}
+	scene_create(2);
+	gate_open(&s.ready);
+	body_spawn(&scene.bodies[0], makes, &first);
+	body_spawn(&scene.bodies[1], makes, &second);
+	body_spawn(&scene.bodies[2], looks_up, &second);
+	for (unsigned i = 0; i < 3; i++)
+		body_join(&scene.bodies[i]);
+	sim_thread_join(1);
+	for (unsigned i = 0; i < s.made; i++)
+		look_up_stale(s.pids[i]);
+	scene_settle();
+	sim_check(wf_rcu_retired_bytes(scene.rt->rcu) == 0, "bytes are still retired");
+	scene_destroy();
+}
+
+SCENE(coming, "processes come and go", 2, come_and_go);
+
+SIM_TEST(table, a_header_found_in_a_section_is_nobody_elses)
+{
+	sim_must_pass(&coming, SCHEDULES);
+}
+
+/* --- free headers --- */
+
+/* A runtime that has no workers: three threads take headers from its table. */
+static void setup_table(void)
+{
+	uint32_t generation;
+
+	setup();
+	s.rt.allocator = *sim_runtime_opts(1)->allocator;
+	s.rt.worker_count = 1;
+	s.rt.processes_max = HEADERS;
+	WF_CHECK(wf_registry_add(&s.rt, &generation) == 0);
+	WF_CHECK(wf_table_open(&s.rt, generation) == 0);
+	wf_registry_publish(&s.rt);
+}
+
+static struct wf_proc *take(void)
+{
+	struct wf_proc *p = NULL;
+	int r = wf_table_take(&s.rt, NULL, &p);
+
+	sim_check(r == 0, "wf_table_take: %d", r);
+	sim_check(p->index < HEADERS, "a header that does not exist");
+	sim_check(!s.taken[p->index], "header %u is given out twice", p->index);
+	s.taken[p->index] = true;
+	/* As a new process does: what links free headers is its. */
+	wf_u64_store_relaxed(&p->joiner, 0);
+	s.takes++;
+	return p;
+}
+
+static void give_back(struct wf_proc *p)
+{
+	s.taken[p->index] = false;
+	wf_table_untake(&s.rt, NULL, p);
+}
+
+/*
+ * Takes some, gives one back at once, and now and then gives all it keeps to the others, as a
+ * thread does that turns to another runtime.
+ */
+static void take_and_forget(unsigned number)
+{
+	(void)number;
+	for (unsigned i = 0; i < TAKES; i++) {
+		struct wf_proc *p = take();
+
+		if (sim_random(2))
+			give_back(p);
+		if (sim_random(2))
+			wf_table_foreign_forget();
+	}
+	wf_table_foreign_forget();
+}
+
+/* Every header is with somebody, or can still be had. */
+static void check_table(void)
+{
+	unsigned taken = 0, left = 0;
+	struct wf_proc *p;
+	uint32_t generation;
+
+	for (unsigned i = 0; i < HEADERS; i++)
+		taken += s.taken[i];
+	while (wf_table_take(&s.rt, NULL, &p) == 0) {
+		sim_check(!s.taken[p->index], "header %u is given out twice", p->index);
+		s.taken[p->index] = true;
+		left++;
+	}
+	sim_check(taken + left == HEADERS, "%u headers are lost", HEADERS - taken - left);
+	wf_table_close(&s.rt, &generation);
+	sim_runtime_check();
+}
+
+static const struct sim_scenario free_headers = {
+	"3 threads take headers", 3, setup_table, take_and_forget, NULL, check_table, 0};
+
+SIM_TEST(table, a_free_header_is_given_to_one)
+{
+	sim_must_pass(&free_headers, SHORT_SCHEDULES);
+}
