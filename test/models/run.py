@@ -1,20 +1,27 @@
 #!/usr/bin/env python3
 """Checks the models of this folder with spin: each holds, and each planted fault is found.
 
+    test/models/run.py [MODEL …]
+
 A model is a .pml file that opens with a list of macros, each of which takes one piece of the
 protocol away: "NAME  what is missing". The model as it is must have no error; with any one of the
-macros defined it must have one. Prints a line for each run, and fails if one came out otherwise.
+macros defined it must have one. Prints a line for each search, and fails if one came out otherwise.
 """
 
+import concurrent.futures
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 LIMIT_SECONDS = 1200
+DEPTH_MAX = 1000000
+MEMORY_MAX_MIB = 2048
+ROW = "%-16s %-20s %10s  %-8s %7s"
 
 
 def planted(model):
@@ -34,32 +41,44 @@ def run(*command, cwd):
                           text=True, timeout=LIMIT_SECONDS, check=False).stdout
 
 
-def errors(model, *macros):
-    """Runs the model. The number of errors (the search stops at the first), and of states."""
+def search(model, macros):
+    """Runs the model. The number of errors (it stops at the first), states, seconds; or a str."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(os.path.join(FOLDER, model), os.path.join(folder, "model.pml"))
         said = run("spin", "-a", *["-D" + macro for macro in macros], "model.pml", cwd=folder)
-        said += run("gcc", "-O2", "-DSAFETY", "-o", "pan", "pan.c", cwd=folder)
-        said += run("./pan", "-m1000000", cwd=folder)
+        said += run("gcc", "-O1", "-w", "-DSAFETY", "-DMEMLIM=%d" % MEMORY_MAX_MIB, "-o", "pan",
+                    "pan.c", cwd=folder)
+        start = time.monotonic()
+        said += run("./pan", "-m%d" % DEPTH_MAX, cwd=folder)
     found = re.search(r"errors: (\d+)\n\s*(\d+) states, stored", said)
-    if not found or "max search depth too small" in said:
-        sys.exit("models: %s %s cannot be run:\n%s" % (model, " ".join(macros), said))
-    return int(found.group(1)), int(found.group(2))
+    cut_off = re.search(r"max search depth too small|out of memory|reached -DMEMLIM", said)
+    if not found or cut_off:
+        return "models: %s %s cannot be searched:\n%s" % (model, " ".join(macros), said)
+    return int(found.group(1)), int(found.group(2)), time.monotonic() - start
 
 
 def main():
     if not shutil.which("spin"):
         sys.exit("models: spin is missing: ./configure.py --deps=models")
+    models = sys.argv[1:] or sorted(n for n in os.listdir(FOLDER) if n.endswith(".pml"))
+    runs = [(model, macros) for model in models
+            for macros in [(), *[(name,) for name in planted(model)]]]
     wrong = 0
-    for model in sorted(name for name in os.listdir(FOLDER) if name.endswith(".pml")):
-        for macros in [(), *[(name,) for name in planted(model)]]:
-            count, states = errors(model, *macros)
-            right = bool(count) == bool(macros)
+    print(ROW % ("model", "without", "states", "found", "seconds"), flush=True)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for (model, macros), result in zip(runs, pool.map(lambda r: search(*r), runs)):
+            if isinstance(result, str):
+                print(result)
+                wrong += 1
+                continue
+            errors, states, seconds = result
+            right = bool(errors) == bool(macros)
             wrong += not right
-            print("%-12s %-20s %9d states, %s%s" % (
-                model, " ".join(macros) or "as it is", states,
-                "an error" if count else "no error", "" if right else ": WRONG"), flush=True)
-    print("models: %s" % ("%d wrong" % wrong if wrong else "all as they should be"))
+            print(ROW % (model, " ".join(macros) or "(as it is)", states,
+                         "an error" if errors else "nothing", "%.1f" % seconds)
+                  + ("" if right else "  WRONG"), flush=True)
+    print("models: %s" % ("%d wrong" % wrong if wrong else
+                          "%d searches, all as they should be" % len(runs)))
     return 1 if wrong else 0
 
 
