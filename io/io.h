@@ -20,7 +20,8 @@
  * nothing was read, written, accepted or connected by that call (write_all and read_exact say
  * more). Every call may return -EBADF (not an open descriptor, or one that was reused since),
  * -ECANCELED (also when the descriptor was closed by another process meanwhile), -ETIME, -EAGAIN
- * (WEFT_POLL only), -EPERM (outside a process), and what the system call gives.
+ * (WEFT_POLL only), -EPERM (outside a process), -EBUSY (see above), -ENOMEM (for what Weft keeps of
+ * a descriptor), and what the system call gives.
  */
 #ifndef WEFT_IO_H
 #define WEFT_IO_H
@@ -59,14 +60,16 @@ WEFT_API int weft_accept(int fd, weft_time deadline);
 /*
  * Connects to an address; all addresses a name has are tried in turn until the deadline, each for
  * its share of the time that is left. An empty host is this machine.
- * Returns: the descriptor (as from weft_accept); -EINVAL; -ENOENT for an unknown name; the last
- * error of the attempts.
+ * Returns: the descriptor (as from weft_accept); -EINVAL; -ENOENT for an unknown name, -EHOSTUNREACH
+ * if nobody answers for it; the last error of the attempts: -ECONNREFUSED, -EADDRNOTAVAIL (no
+ * address, or no port left), …; the first of -EMFILE and -ENFILE.
  */
 WEFT_API int weft_connect(const char *address, weft_time deadline);
 
 /*
  * Reads what is there, at most `size` bytes, at least one.
- * Returns: the count; 0 at the end of the stream (or for size 0).
+ * Returns: the count; 0 at the end of the stream (or for size 0); -ECONNRESET, -ETIMEDOUT when the
+ * connection has broken.
  */
 WEFT_API ssize_t weft_read(int fd, void *buffer, size_t size, weft_time deadline);
 
@@ -74,7 +77,7 @@ WEFT_API ssize_t weft_read(int fd, void *buffer, size_t size, weft_time deadline
  * Reads exactly `size` bytes, or fewer only if the stream ends before.
  * Cancel, deadline, error: part of it may have been read, how much is not told; use weft_read() in
  * a loop of your own where that matters.
- * Returns: the count, less than `size` at the end of the stream.
+ * Returns: the count, less than `size` at the end of the stream; errors as weft_read().
  */
 WEFT_API ssize_t weft_read_exact(int fd, void *buffer, size_t size, weft_time deadline);
 
@@ -87,7 +90,7 @@ WEFT_API ssize_t weft_write(int fd, const void *buffer, size_t size, weft_time d
 /*
  * Writes all of it.
  * Cancel, deadline, error: part of it may have been written, how much is not told.
- * Returns: `size`.
+ * Returns: `size`; errors as weft_write().
  */
 WEFT_API ssize_t weft_write_all(int fd, const void *buffer, size_t size, weft_time deadline);
 
@@ -120,7 +123,8 @@ struct weft_buf {
 
 /*
  * Receives into a buffer of the runtime's. On epoll a copy; drivers that can lend theirs.
- * Returns: the count; 0 at the end of the stream (nothing to release then); -ENOMEM.
+ * Returns: the count; 0 at the end of the stream (nothing to release then); -ENOMEM; errors as
+ * weft_read().
  */
 WEFT_API ssize_t weft_recv_buf(int fd, struct weft_buf *buffer_out, weft_time deadline);
 

@@ -17,9 +17,10 @@
  *	}
  *
  * A scenario is a well-behaved program: it looks at each result, and takes back what it has when it
- * cannot go on. CALL checks that `errno` is left alone; documented() that a call fails only after a
- * fault, and with an error that its comment names. After the faults of each n comes a run without,
- * in the same process: nothing may have stuck. Between two runs descriptors, threads, blocks of
+ * cannot go on. CALL checks that `errno` is left alone, and that an error is one which the comment
+ * of the function names, in the public header itself; documented() that a call fails only after a
+ * fault, and here only with some of them. After the faults of each n comes a run without, in the
+ * same process: nothing may have stuck. Between two runs descriptors, threads, blocks of
  * faults_allocator and mappings are as they were (what the library takes from malloc past its
  * allocator is LeakSanitizer's: `ninja check-asan`).
  *
@@ -170,6 +171,8 @@ static inline void faults_hook_set(bool on)
 
 #endif
 
+static inline void faults_headers_read(void);
+
 static void faults_hang(int sig)
 {
 	char text[160];
@@ -187,6 +190,7 @@ static void faults_hang(int sig)
 static inline void faults_plan(
 	long call, const char *name, uint64_t from, uint64_t count, int error)
 {
+	faults_headers_read();
 	faults.call = call;
 	faults.name = name;
 	faults.from = from;
@@ -222,13 +226,155 @@ static inline void faults_check_errno(const char *what)
 	cr_assert_eq(errno, FAULTS_ERRNO, "%s changed errno", what);
 }
 
-/* The value of a call of Weft's, which leaves errno alone. */
-#define CALL(expression)                                             \
-	({                                                           \
-		errno = FAULTS_ERRNO;                                \
-		__typeof__(expression) faults_result = (expression); \
-		faults_check_errno(#expression);                     \
-		faults_result;                                       \
+/* --- What the public headers promise --- */
+
+static const char *const faults_header_paths[] = {
+	"core/weft.h", "core/process.h", "core/time.h", "io/io.h"};
+
+static char *faults_headers[WF_ARRAY_COUNT(faults_header_paths)];
+
+/* Once, before anything is counted. Tests run in the root of the tree. */
+static inline void faults_headers_read(void)
+{
+	enum { BYTES_MAX = 64 * 1024 };
+
+	for (size_t i = 0; i < WF_ARRAY_COUNT(faults_headers) && !faults_headers[i]; i++) {
+		FILE *file = fopen(faults_header_paths[i], "re");
+		size_t length;
+
+		cr_assert_not_null(file, "%s: run this in the root of the tree",
+			faults_header_paths[i]);
+		faults_headers[i] = malloc(BYTES_MAX);
+		cr_assert_not_null(faults_headers[i]);
+		length = fread(faults_headers[i], 1, BYTES_MAX, file);
+		cr_assert_lt(length, (size_t)BYTES_MAX);
+		faults_headers[i][length] = '\0';
+		fclose(file);
+	}
+}
+
+/* A stretch of text: [from, to). */
+struct faults_text {
+	const char *from, *to;
+};
+
+static inline bool faults_is_word(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+		c == '_';
+}
+
+static inline size_t faults_word_length(const char *text)
+{
+	size_t length = 0;
+
+	while (faults_is_word(text[length]))
+		length++;
+	return length;
+}
+
+/* True if the text has `word`, and not as the start of a longer one. */
+static inline const char *faults_find(struct faults_text text, const char *word, size_t length)
+{
+	for (const char *at = text.from; at + length <= text.to; at++)
+		if (memcmp(at, word, length) == 0 && !faults_is_word(at[length]))
+			return at;
+	return NULL;
+}
+
+/* The comment above the declaration of a function. header_out: where it is. */
+static inline struct faults_text faults_comment_of(
+	const char *name, size_t length, const char **header_out)
+{
+	for (size_t i = 0; i < WF_ARRAY_COUNT(faults_headers); i++) {
+		const char *line = faults_headers[i], *from = line, *to = line;
+
+		for (const char *next = line; next; line = next + 1) {
+			next = strchr(line, '\n');
+			if (strncmp(line, "/*", 2) == 0)
+				from = line;
+			if (next && next - line >= 3 && strncmp(next - 3, " */", 3) == 0)
+				to = next;
+			else if (next && strncmp(line, "WEFT_API ", 9) == 0 &&
+				faults_find((struct faults_text){line, next}, name, length)) {
+				*header_out = faults_headers[i];
+				return (struct faults_text){from, to};
+			}
+			if (!next)
+				break;
+		}
+	}
+	cr_assert_fail("no public header has %.*s", (int)length, name);
+	return (struct faults_text){NULL, NULL};
+}
+
+static inline bool faults_says(struct faults_text text, const char *words)
+{
+	return faults_find(text, words, strlen(words)) != NULL;
+}
+
+/* The name in "as weft_listen()", "Like weft_spawn()", "as weft_rt_create/weft_rt_run"; or NULL. */
+static inline const char *faults_referred(const char *text)
+{
+	static const char *const before[] = {"as", "Like", "/"};
+
+	for (size_t i = 0; i < WF_ARRAY_COUNT(before); i++) {
+		size_t length = strlen(before[i]);
+
+		if (strncmp(text, before[i], length) != 0)
+			continue;
+		text += length;
+		text += strspn(text, " \n*");
+		return strncmp(text, "weft_", 5) == 0 ? text : NULL;
+	}
+	return NULL;
+}
+
+/* Whether a function's comment names an error, or leaves it to another's: "as weft_listen()". */
+static inline bool faults_is_listed(const char *name, size_t length, const char *error, int depth)
+{
+	const char *header = NULL;
+	struct faults_text text = faults_comment_of(name, length, &header);
+	struct faults_text page = {header, strstr(header, "*/")};
+	bool io = header == faults_headers[WF_ARRAY_COUNT(faults_headers) - 1];
+
+	if (faults_says(text, error) || (io && faults_says(page, error)))
+		return true;
+	/* "What the system call gives", and the like. */
+	if (faults_fired() > 0 && strcmp(error + 1, strerrorname_np(faults.error)) == 0 &&
+		(io || strstr(header, "other errors of the failing step")) &&
+		(io || faults_says(text, "other errors")))
+		return true;
+	for (const char *at = text.from; depth > 0 && at < text.to; at++) {
+		const char *other = faults_referred(at);
+
+		if (other && faults_is_listed(other, faults_word_length(other), error, depth - 1))
+			return true;
+	}
+	return false;
+}
+
+/* A call's error stands in the comment of its function: a user has been told. */
+static inline void faults_check_listed(const char *what, long r)
+{
+	char error[32];
+
+	if (r >= 0)
+		return;
+	snprintf(error, sizeof(error), "-%s", strerrorname_np((int)-r));
+	cr_assert(faults_is_listed(what, faults_word_length(what), error, 3),
+		"%s gives %s, which its comment does not name (%s number %" PRIu64 ", %s)", what,
+		error, faults.name, faults.from, strerror(faults.error));
+}
+
+/* The value of a call of Weft's, which leaves errno alone; an error is one that its header names. */
+#define CALL(expression)                                                 \
+	({                                                               \
+		errno = FAULTS_ERRNO;                                    \
+		__typeof__(expression) faults_result = (expression);     \
+		faults_check_errno(#expression);                         \
+		faults_check_listed(#expression, (long)(faults_result)); \
+		faults_result;                                           \
 	})
 
 static inline bool faults_documented(const char *what, long r, const int *errors, bool passes_on)
