@@ -82,6 +82,7 @@ TESTS = {
     "test_idle": "",
     "test_injector": "tuning",
     "test_load_histogram": "",
+    "test_mem": "threads",
     "test_process": "threads tuning valgrind",
     "test_rcu": "threads",
     "test_runtime": "threads tuning valgrind",

@@ -60,9 +60,9 @@ WEFT_API int weft_accept(int fd, weft_time deadline);
 /*
  * Connects to an address; all addresses a name has are tried in turn until the deadline, each for
  * its share of the time that is left. An empty host is this machine.
- * Returns: the descriptor (as from weft_accept); -EINVAL; -ENOENT for an unknown name, -EHOSTUNREACH
- * if nobody answers for it; the last error of the attempts: -ECONNREFUSED, -EADDRNOTAVAIL (no
- * address, or no port left), …; the first of -EMFILE and -ENFILE.
+ * Returns: the descriptor (as from weft_accept); -EINVAL; -ENOENT for an unknown name,
+ * -EHOSTUNREACH if nobody answers for it; the last error of the attempts: -ECONNREFUSED,
+ * -EADDRNOTAVAIL (no address, or no port left), …; the first of -EMFILE and -ENFILE.
  */
 WEFT_API int weft_connect(const char *address, weft_time deadline);
 

@@ -11,7 +11,7 @@
 
 enum {
 	CHUNK_BYTES = 4096 - 32,
-	PART_BYTES_MAX = 64 << 10, /* that are copied before they are appended */
+	PIECE_BYTES_MAX = 64 << 10, /* sent at once */
 };
 
 struct wf_mem_chunk {
@@ -123,11 +123,11 @@ static WF_COLD ssize_t send_error(struct wf_mem_socket *socket)
 }
 
 /*
- * M1, under the receiver's lock. Returns how many bytes of the list were taken; what is not, and
- * what is dropped, is left in *chunks.
+ * M1, under the receiver's lock. `more`: the sender would send more. Returns how many bytes of the
+ * list were taken; what is not, and what is dropped, is left in *chunks.
  */
 static ssize_t append(struct wf_mem_inflow *in, struct wf_mem_chunk **chunks, size_t size,
-	weft_time *due)
+	bool more, weft_time *due)
 {
 	size_t capacity = wf_mem_network.opts.buffer_bytes;
 	size_t room = in->bytes < capacity ? capacity - in->bytes : 0;
@@ -137,10 +137,11 @@ static ssize_t append(struct wf_mem_inflow *in, struct wf_mem_chunk **chunks, si
 		return -EPIPE; /* the sender has shut writing */
 	if (in->shut)
 		return (ssize_t)size;
-	if (size > room) {
+	/* A short count says that there is no room: who got one is told when there is again. */
+	if (size + (more && !WF_PLANTED(mem_part_looks_short)) > room)
 		in->wants_space = true;
+	if (size > room)
 		size = room;
-	}
 	if (size == 0)
 		return -EAGAIN;
 	*chunks = chunks_cut(list, size);
@@ -161,15 +162,9 @@ static ssize_t append(struct wf_mem_inflow *in, struct wf_mem_chunk **chunks, si
 
 static WF_COLD void reset(struct wf_mem_socket *socket);
 
-static size_t part_size(size_t size)
-{
-	if (size > PART_BYTES_MAX)
-		size = PART_BYTES_MAX;
-	return size < wf_mem_network.opts.buffer_bytes ? size : wf_mem_network.opts.buffer_bytes;
-}
-
-/* A part of a transmission. As wf_mem_transmit(). */
-static ssize_t transmit_part(struct wf_mem_socket *socket, const void *buffer, size_t size)
+/* What is sent at once of `size` bytes. `more`: they are not all. */
+static ssize_t transmit_piece(
+	struct wf_mem_socket *socket, const void *buffer, size_t size, bool more, bool *full_out)
 {
 	struct wf_mem_socket *peer;
 	struct wf_mem_event *event;
@@ -192,7 +187,8 @@ static ssize_t transmit_part(struct wf_mem_socket *socket, const void *buffer, s
 	}
 	due = wf_mem_event_draw(event);
 	wf_spinlock_lock(&peer->lock);
-	r = is_peer(peer, socket) ? append(&peer->in, &chunks, size, &due) : -EPIPE;
+	r = is_peer(peer, socket) ? append(&peer->in, &chunks, size, more, &due) : -EPIPE;
+	*full_out = peer->in.wants_space;
 	generation = peer->generation;
 	wf_spinlock_unlock(&peer->lock);
 	chunks_free(chunks);
@@ -205,26 +201,36 @@ static ssize_t transmit_part(struct wf_mem_socket *socket, const void *buffer, s
 	return r == -EPIPE ? send_error(socket) : r;
 }
 
-/* A count below `size` has to mean that somebody wants space (O3 of fd.h): no part may hide it. */
 ssize_t wf_mem_transmit(int fd, const void *buffer, size_t size)
 {
 	struct wf_mem_socket *socket = wf_mem_find(fd);
-	size_t done = 0;
-	ssize_t n;
+	size_t most = wf_mem_network.opts.buffer_bytes, done = 0;
+	bool full = false;
+	ssize_t r = 0;
 
+	if (most > PIECE_BYTES_MAX)
+		most = PIECE_BYTES_MAX;
 	if (wf_mem_chance(wf_mem_network.opts.reset_one_in))
 		reset(socket);
 	if (wf_mem_chance(wf_mem_network.opts.short_one_in))
 		size = wf_mem_draw(1, size);
-	do {
-		size_t part = part_size(size - done);
+	while (done < size && !full) {
+		size_t n = size - done < most ? size - done : most;
 
-		n = transmit_part(socket, (const char *)buffer + done, part);
-		if (n <= 0)
+		r = transmit_piece(
+			socket, (const char *)buffer + done, n, size - done > n, &full);
+		if (r < 0)
 			break;
-		done += (size_t)n;
-	} while (done < size && !WF_PLANTED(mem_part_looks_short));
-	return done > 0 ? (ssize_t)done : n;
+		done += (size_t)r;
+		if (WF_PLANTED(mem_part_looks_short))
+			break;
+	}
+	if (done == 0)
+		return r;
+	/* Short, but not for want of room: the next try is to find out why. */
+	if (r < 0)
+		wf_fd_report(&socket->entry, socket->generation, WF_FD_WRITE);
+	return (ssize_t)done;
 }
 
 /* --- receiving --- */

@@ -367,7 +367,7 @@ static inline void faults_check_listed(const char *what, long r)
 		error, faults.name, faults.from, strerror(faults.error));
 }
 
-/* The value of a call of Weft's, which leaves errno alone; an error is one that its header names. */
+/* The value of a call of Weft's, which leaves errno alone; an error is one its header names. */
 #define CALL(expression)                                                 \
 	({                                                               \
 		errno = FAULTS_ERRNO;                                    \

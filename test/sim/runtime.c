@@ -5,9 +5,10 @@
  * Plain fields model the kernel's side: between sim_point() and the next atomic operation nobody
  * else runs, so "look, then sleep" is one step, as it is in a system call.
  *
- * The driver's only I/O are events (runtime.h) and what stands for other drivers' descriptors. It is
- * asked in the order that driver.h lays down, or the schedule fails; its wakes are latched; now and
- * then, as the seed says, arm() answers "retry" and wait() ends for no reason: both are allowed to.
+ * The driver's only I/O are events (runtime.h) and what stands for other drivers' descriptors. It
+ * is asked in the order that driver.h lays down, or the schedule fails; its wakes are latched; now
+ * and then, as the seed says, arm() answers "retry" and wait() ends for no reason: both are allowed
+ * to.
  */
 #include "test/sim/invariants.h"
 

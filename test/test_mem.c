@@ -1,0 +1,670 @@
+/*
+ * Goal: sockets of the in-memory network do what io/io.h and io/mem.h promise: handles, names,
+ * bytes, ends, errors, limits, time and faults; and nothing is left afterwards. Method: processes
+ * of one or two runtimes at both ends of a connection. That no socket is left is asked of
+ * weft_mem_setup(), which refuses while there is one.
+ */
+#include "test/net.h"
+
+#include <fcntl.h>
+
+#include "io/mem.h"
+#include "sync/atomic.h"
+
+/* --- Both ends in one place --- */
+
+enum { READS, WRITES, QUEUES };
+
+/* True while somebody waits like that. */
+static bool waits(int fd, int how)
+{
+	struct wf_fd_entry *entry = &wf_mem_find(fd)->entry;
+	bool result;
+
+	wf_spinlock_lock(&entry->lock);
+	result = how == READS    ? !weft_pid_is_none(entry->reader)
+		 : how == WRITES ? !weft_pid_is_none(entry->writer)
+				 : wf_ptr_load_relaxed(&entry->many) != NULL;
+	wf_spinlock_unlock(&entry->lock);
+	return result;
+}
+
+/* Lets others run until somebody waits. */
+static void until(int fd, int how)
+{
+	while (!waits(fd, how))
+		(void)weft_yield();
+}
+
+static int listener(const char *address, int backlog, char bound_out[WEFT_ADDRESS_MAX])
+{
+	int fd = weft_listen(address, backlog);
+
+	cr_assert_geq(fd, 0, "%s: %s", address, strerror(-fd));
+	cr_assert_eq(weft_local_address(fd, bound_out, WEFT_ADDRESS_MAX), 0);
+	return fd;
+}
+
+/* [0] has connected, [1] was accepted. */
+static void pair(int fd[2])
+{
+	char address[WEFT_ADDRESS_MAX];
+	int from = listener("mem:", 0, address);
+
+	fd[0] = weft_connect(address, NET_SOON);
+	cr_assert_geq(fd[0], 0, "%s", strerror(-fd[0]));
+	fd[1] = weft_accept(from, NET_SOON);
+	cr_assert_geq(fd[1], 0, "%s", strerror(-fd[1]));
+	cr_assert_eq(weft_close(from), 0);
+}
+
+static void close_pair(const int fd[2])
+{
+	cr_assert_eq(weft_close(fd[0]), 0);
+	cr_assert_eq(weft_close(fd[1]), 0);
+}
+
+static void set_up(struct weft_mem_opts opts)
+{
+	opts.size = sizeof(opts);
+	cr_assert_eq(weft_mem_setup(&opts), 0);
+}
+
+static void check_no_sockets(void)
+{
+	cr_assert_eq(weft_mem_setup(NULL), 0, "a socket is left");
+}
+
+/* fn is told which the last worker is. */
+static void run(unsigned workers, weft_fn fn)
+{
+	unsigned last = workers - 1;
+
+	(void)net_run(workers, fn, &last);
+	check_no_sockets();
+}
+
+static void fill(char *bytes, size_t size, unsigned seed)
+{
+	for (size_t i = 0; i < size; i++)
+		bytes[i] = (char)((i + seed) * 31 >> 3);
+}
+
+/* Fills the buffer in front of the other end. Returns how many bytes it took. */
+static size_t stuff(int fd)
+{
+	char bytes[1000] = {0};
+	size_t sum = 0;
+	ssize_t n;
+
+	while ((n = weft_write(fd, bytes, sizeof(bytes), WEFT_POLL)) > 0)
+		sum += (size_t)n;
+	cr_assert_eq(n, -EAGAIN);
+	return sum;
+}
+
+static void expect_bytes(int fd, size_t size)
+{
+	char bytes[1000];
+
+	while (size > 0) {
+		size_t n = size < sizeof(bytes) ? size : sizeof(bytes);
+
+		cr_assert_eq(weft_read_exact(fd, bytes, n, NET_SOON), (ssize_t)n);
+		size -= n;
+	}
+}
+
+/* --- Bytes --- */
+
+static int echo_sizes(void *arg)
+{
+	enum { SIZE_MAX_BYTES = 60000 };
+	char *out = malloc(SIZE_MAX_BYTES), *in = malloc(SIZE_MAX_BYTES);
+	int fd[2];
+
+	(void)arg;
+	pair(fd);
+	fill(out, SIZE_MAX_BYTES, 0);
+	for (size_t size = 1; size <= SIZE_MAX_BYTES; size = size * 3 + 1) {
+		for (int to = 0; to < 2; to++) {
+			memset(in, 0, size);
+			cr_assert_eq(
+				weft_write_all(fd[1 - to], out, size, NET_SOON), (ssize_t)size);
+			cr_assert_eq(weft_read_exact(fd[to], in, size, NET_SOON), (ssize_t)size);
+			cr_assert_eq(memcmp(in, out, size), 0);
+		}
+	}
+	close_pair(fd);
+	free(out);
+	free(in);
+	return 0;
+}
+
+Test(mem, what_is_sent_arrives, .timeout = 120)
+{
+	run(1, echo_sizes);
+}
+
+static int read_in_pieces(void *arg)
+{
+	enum { SIZE = 10000 };
+	char out[SIZE], in[SIZE];
+	int fd[2];
+
+	(void)arg;
+	pair(fd);
+	fill(out, SIZE, 0);
+	for (size_t piece = 1; piece < SIZE; piece = piece * 5 + 2) {
+		size_t done = 0;
+
+		for (size_t i = 0; i < SIZE; i += piece) {
+			size_t n = SIZE - i < piece ? SIZE - i : piece;
+
+			cr_assert_eq(weft_write(fd[0], out + i, n, WEFT_POLL), (ssize_t)n);
+		}
+		while (done < SIZE) {
+			ssize_t n = weft_read(
+				fd[1], in + done, SIZE - done < 777 ? SIZE - done : 777, WEFT_POLL);
+
+			cr_assert_gt(n, 0);
+			done += (size_t)n;
+		}
+		cr_assert_eq(memcmp(in, out, SIZE), 0);
+		cr_assert_eq(weft_read(fd[1], in, SIZE, WEFT_POLL), -EAGAIN);
+	}
+	close_pair(fd);
+	return 0;
+}
+
+Test(mem, how_bytes_are_cut_does_not_matter, .timeout = 120)
+{
+	run(1, read_in_pieces);
+}
+
+static int write_full(void *arg)
+{
+	char bytes[1000];
+	int fd[2];
+
+	(void)arg;
+	pair(fd);
+	cr_assert_eq(weft_write(fd[0], bytes, 0, WEFT_POLL), 0);
+	cr_assert_eq(weft_read(fd[0], bytes, 0, WEFT_POLL), 0);
+	for (int i = 0; i < 3; i++) {
+		cr_assert_eq(stuff(fd[0]), 5000, "buffer_bytes");
+		cr_assert_eq(weft_write(fd[0], bytes, 1, weft_after(WEFT_MS(1))), -ETIME);
+		cr_assert_eq(weft_write(fd[1], bytes, 1, WEFT_POLL), 1, "the other way is free");
+		cr_assert_eq(weft_read(fd[0], bytes, 1, WEFT_POLL), 1);
+		expect_bytes(fd[1], 5000);
+	}
+	close_pair(fd);
+	return 0;
+}
+
+Test(mem, a_write_takes_what_there_is_room_for, .timeout = 120)
+{
+	set_up((struct weft_mem_opts){.buffer_bytes = 5000});
+	run(1, write_full);
+}
+
+struct transfer {
+	int fd;
+	size_t size;
+	size_t piece; /* of a read */
+	uint64_t sum;
+	ssize_t result;
+};
+
+static uint64_t sum_of(uint64_t sum, const char *bytes, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		sum = (sum ^ (unsigned char)bytes[i]) * 0x100000001b3u;
+	return sum;
+}
+
+static int send_all(void *arg)
+{
+	struct transfer *transfer = arg;
+	char *bytes = malloc(transfer->size);
+
+	fill(bytes, transfer->size, 7);
+	transfer->sum = sum_of(0, bytes, transfer->size);
+	transfer->result = weft_write_all(transfer->fd, bytes, transfer->size, NET_SOON);
+	cr_assert_eq(weft_shutdown(transfer->fd, SHUT_WR), 0);
+	free(bytes);
+	return 0;
+}
+
+static int receive_all(void *arg)
+{
+	struct transfer *transfer = arg;
+	char *bytes = malloc(transfer->piece);
+	ssize_t n;
+
+	while ((n = weft_read(transfer->fd, bytes, transfer->piece, NET_SOON)) > 0) {
+		transfer->sum = sum_of(transfer->sum, bytes, (size_t)n);
+		transfer->size += (size_t)n;
+	}
+	transfer->result = n;
+	free(bytes);
+	return 0;
+}
+
+/* Megabytes both ways at once, between two workers. */
+static void transfer_all(size_t size, size_t piece)
+{
+	struct transfer out[2], in[2];
+	weft_pid pids[4];
+	int fd[2];
+
+	pair(fd);
+	for (int i = 0; i < 2; i++) {
+		out[i] = (struct transfer){.fd = fd[i], .size = size};
+		in[i] = (struct transfer){.fd = fd[1 - i], .piece = piece};
+		pids[i] = net_spawn_on((unsigned)i % 2, send_all, &out[i]);
+		pids[i + 2] = net_spawn_on((unsigned)(1 - i) % 2, receive_all, &in[i]);
+	}
+	for (int i = 0; i < 4; i++)
+		cr_assert_eq(net_join(pids[i]), 0);
+	for (int i = 0; i < 2; i++) {
+		cr_expect_eq(out[i].result, (ssize_t)size);
+		cr_expect_eq(in[i].result, 0);
+		cr_expect_eq(in[i].size, size);
+		cr_expect_eq(in[i].sum, out[i].sum);
+	}
+	close_pair(fd);
+}
+
+static int transfer_megabytes(void *arg)
+{
+	(void)arg;
+	transfer_all((8 << 20) / HARNESS_SLOWDOWN + 12345, 1 << 20);
+	transfer_all((1 << 20) / HARNESS_SLOWDOWN, 100);
+	return 0;
+}
+
+Test(mem, megabytes_pass_between_workers, .timeout = 120)
+{
+	run(2, transfer_megabytes);
+}
+
+Test(mem, megabytes_pass_through_a_small_buffer, .timeout = 120)
+{
+	set_up((struct weft_mem_opts){.buffer_bytes = 3000});
+	run(2, transfer_megabytes);
+}
+
+Test(mem, megabytes_pass_through_a_large_buffer, .timeout = 120)
+{
+	set_up((struct weft_mem_opts){.buffer_bytes = 1 << 20});
+	run(2, transfer_megabytes);
+}
+
+static int borrow(void *arg)
+{
+	struct weft_buf buf;
+	int fd[2];
+
+	(void)arg;
+	pair(fd);
+	cr_assert_eq(weft_recv_buf(fd[1], &buf, WEFT_POLL), -EAGAIN);
+	cr_assert_eq(weft_write_all(fd[0], "hello", 5, NET_SOON), 5);
+	cr_assert_eq(weft_recv_buf(fd[1], &buf, NET_SOON), 5);
+	cr_assert_eq(buf.size, 5u);
+	cr_assert_eq(memcmp(buf.data, "hello", 5), 0);
+	weft_buf_release(&buf);
+	cr_assert_eq(weft_close(fd[0]), 0);
+	cr_assert_eq(weft_recv_buf(fd[1], &buf, NET_SOON), 0);
+	cr_assert_eq(weft_close(fd[1]), 0);
+	return 0;
+}
+
+Test(mem, buffers_can_be_borrowed, .timeout = 120)
+{
+	run(1, borrow);
+}
+
+/* --- Ends and errors --- */
+
+static int half_close(void *arg)
+{
+	char bytes[16];
+
+	(void)arg;
+	for (int first = 0; first < 2; first++) {
+		int fd[2], out, in;
+
+		pair(fd);
+		out = fd[first], in = fd[1 - first];
+		cr_assert_eq(weft_write(out, "ask", 3, WEFT_POLL), 3);
+		cr_assert_eq(weft_shutdown(out, SHUT_WR), 0);
+		cr_assert_eq(weft_write(out, "more", 4, WEFT_POLL), -EPIPE);
+		cr_assert_eq(weft_read(in, bytes, sizeof(bytes), WEFT_POLL), 3, "bytes, then");
+		cr_assert_eq(weft_read(in, bytes, sizeof(bytes), WEFT_POLL), 0, "the end,");
+		cr_assert_eq(weft_read(in, bytes, sizeof(bytes), WEFT_POLL), 0, "which stays");
+		cr_assert_eq(weft_write(in, "answer", 6, WEFT_POLL), 6, "the other way");
+		cr_assert_eq(weft_read(out, bytes, sizeof(bytes), WEFT_POLL), 6);
+		cr_assert_eq(weft_read(out, bytes, sizeof(bytes), WEFT_POLL), -EAGAIN);
+		cr_assert_eq(weft_shutdown(in, SHUT_WR), 0);
+		cr_assert_eq(weft_read(out, bytes, sizeof(bytes), WEFT_POLL), 0);
+		close_pair(fd);
+	}
+	return 0;
+}
+
+Test(mem, each_direction_ends_by_itself, .timeout = 120)
+{
+	run(1, half_close);
+}
+
+static int shut_reading(void *arg)
+{
+	char bytes[16];
+	int fd[2];
+
+	(void)arg;
+	pair(fd);
+	cr_assert_eq(weft_write(fd[0], "before", 6, WEFT_POLL), 6);
+	cr_assert_eq(weft_shutdown(fd[1], SHUT_RD), 0);
+	cr_assert_eq(weft_write(fd[0], "after", 5, WEFT_POLL), 5, "dropped");
+	cr_assert_eq(weft_read(fd[1], bytes, sizeof(bytes), WEFT_POLL), 6);
+	cr_assert_eq(weft_read(fd[1], bytes, sizeof(bytes), WEFT_POLL), 0);
+	for (int i = 0; i < 1000; i++)
+		cr_assert_eq(weft_write(fd[0], bytes, sizeof(bytes), WEFT_POLL), 16, "no limit");
+	cr_assert_eq(weft_write(fd[1], "x", 1, WEFT_POLL), 1);
+	cr_assert_eq(weft_read(fd[0], bytes, sizeof(bytes), WEFT_POLL), 1);
+	close_pair(fd);
+	return 0;
+}
+
+Test(mem, shut_reading_drops_what_comes, .timeout = 120)
+{
+	run(1, shut_reading);
+}
+
+static int close_with_unread(void *arg)
+{
+	char bytes[16];
+	int fd[2];
+
+	(void)arg;
+	for (int writes = 0; writes < 2; writes++) {
+		pair(fd);
+		cr_assert_eq(weft_write(fd[1], "last", 4, WEFT_POLL), 4);
+		cr_assert_eq(weft_write(fd[0], "unread", 6, WEFT_POLL), 6);
+		cr_assert_eq(weft_close(fd[1]), 0);
+		if (writes) {
+			cr_assert_eq(weft_write(fd[0], "x", 1, WEFT_POLL), -ECONNRESET);
+			cr_assert_eq(weft_write(fd[0], "x", 1, WEFT_POLL), -EPIPE, "then");
+		}
+		cr_assert_eq(weft_read(fd[0], bytes, sizeof(bytes), WEFT_POLL), 4, "what came");
+		if (!writes)
+			cr_assert_eq(weft_read(fd[0], bytes, 16, WEFT_POLL), -ECONNRESET, "once");
+		cr_assert_eq(weft_read(fd[0], bytes, 16, WEFT_POLL), 0);
+		cr_assert_eq(weft_write(fd[0], "x", 1, WEFT_POLL), -EPIPE);
+		cr_assert_eq(weft_close(fd[0]), 0);
+	}
+	return 0;
+}
+
+Test(mem, closing_without_having_read_all_resets, .timeout = 120)
+{
+	run(1, close_with_unread);
+}
+
+static int close_properly(void *arg)
+{
+	char bytes[16];
+	int fd[2];
+
+	(void)arg;
+	pair(fd);
+	cr_assert_eq(weft_write(fd[1], "last", 4, WEFT_POLL), 4);
+	cr_assert_eq(weft_close(fd[1]), 0);
+	cr_assert_eq(weft_write(fd[0], "x", 1, WEFT_POLL), -EPIPE);
+	cr_assert_eq(weft_read(fd[0], bytes, sizeof(bytes), WEFT_POLL), 4);
+	cr_assert_eq(weft_read(fd[0], bytes, sizeof(bytes), WEFT_POLL), 0);
+	cr_assert_eq(weft_write_all(fd[0], "x", 1, NET_SOON), -EPIPE);
+	cr_assert_eq(weft_close(fd[0]), 0);
+	return 0;
+}
+
+Test(mem, closing_ends_the_stream_after_its_bytes, .timeout = 120)
+{
+	run(1, close_properly);
+}
+
+/* A process in one call, and what it got. */
+struct call {
+	int fd;
+	int kind;
+	weft_time deadline;
+	const char *address;
+};
+
+enum { READ, WRITE, ACCEPT, CONNECT, POLL_READ, POLL_WRITE, READ_EXACT, WRITE_ALL };
+
+static int do_call(void *arg)
+{
+	static char much[1 << 20];
+	struct call *call = arg;
+	char bytes[1000] = {0};
+
+	switch (call->kind) {
+	case READ:
+		return (int)weft_read(call->fd, bytes, sizeof(bytes), call->deadline);
+	case READ_EXACT:
+		return (int)weft_read_exact(call->fd, bytes, sizeof(bytes), call->deadline);
+	case WRITE:
+		return (int)weft_write(call->fd, bytes, sizeof(bytes), call->deadline);
+	case WRITE_ALL:
+		return (int)weft_write_all(call->fd, much, sizeof(much), call->deadline);
+	case ACCEPT:
+		return weft_accept(call->fd, call->deadline);
+	case CONNECT:
+		return weft_connect(call->address, call->deadline);
+	case POLL_READ:
+		return weft_poll_fd(call->fd, WEFT_READABLE, call->deadline);
+	default:
+		return weft_poll_fd(call->fd, WEFT_WRITABLE, call->deadline);
+	}
+}
+
+static int how_it_waits(int kind)
+{
+	return kind == READ || kind == READ_EXACT   ? READS
+	       : kind == WRITE || kind == WRITE_ALL ? WRITES
+						    : QUEUES;
+}
+
+/* A process that is parked in that call. */
+static weft_pid parked_in(struct call *call, unsigned worker)
+{
+	weft_pid pid = net_spawn_on(worker, do_call, call);
+
+	until(call->fd, how_it_waits(call->kind));
+	return pid;
+}
+
+static const int stream_calls[] = {READ, READ_EXACT, WRITE, WRITE_ALL, POLL_READ, POLL_WRITE};
+
+static int parked_and_closed(void *arg)
+{
+	char address[WEFT_ADDRESS_MAX];
+	unsigned other = *(unsigned *)arg;
+
+	for (unsigned i = 0; i < WF_ARRAY_COUNT(stream_calls); i++) {
+		struct call call = {.kind = stream_calls[i], .deadline = NET_SOON};
+		weft_pid pid;
+		int fd[2];
+
+		pair(fd);
+		(void)stuff(fd[0]);
+		call.fd = fd[0];
+		pid = parked_in(&call, other);
+		cr_assert_eq(weft_close(fd[0]), 0);
+		cr_assert_eq(net_join(pid), -ECANCELED, "call %d", call.kind);
+		cr_assert_eq(weft_close(fd[0]), -EBADF);
+		expect_bytes(fd[1], WF_MEM_BUFFER_BYTES);
+		cr_assert_eq(weft_read(fd[1], address, 1, WEFT_POLL), 0);
+		cr_assert_eq(weft_close(fd[1]), 0);
+	}
+	for (int i = 0; i < 2; i++) {
+		struct call call = {.kind = i ? POLL_READ : ACCEPT,
+			.deadline = NET_SOON,
+			.fd = listener("mem:", 0, address)};
+		weft_pid pid = parked_in(&call, other);
+
+		cr_assert_eq(weft_close(call.fd), 0);
+		cr_assert_eq(net_join(pid), -ECANCELED);
+	}
+	return 0;
+}
+
+Test(mem, closing_ends_calls_in_progress, .timeout = 120)
+{
+	run(1, parked_and_closed);
+}
+
+Test(mem, closing_ends_calls_in_progress_on_another_worker, .timeout = 120)
+{
+	run(2, parked_and_closed);
+}
+
+static int parked_and_cancelled(void *arg)
+{
+	char address[WEFT_ADDRESS_MAX], byte;
+
+	(void)arg;
+	for (unsigned i = 0; i < WF_ARRAY_COUNT(stream_calls); i++) {
+		struct call call = {.kind = stream_calls[i], .deadline = NET_SOON};
+		weft_pid pid;
+		int fd[2];
+
+		pair(fd);
+		(void)stuff(fd[0]);
+		call.fd = fd[0];
+		pid = parked_in(&call, 0);
+		cr_assert_eq(weft_cancel(pid), 0);
+		cr_assert_eq(net_join(pid), -ECANCELED, "call %d", call.kind);
+		call.deadline = weft_after(WEFT_MS(1));
+		cr_assert_eq(net_join(net_spawn(do_call, &call)), -ETIME, "call %d", call.kind);
+		/* It took and left nothing. */
+		expect_bytes(fd[1], WF_MEM_BUFFER_BYTES);
+		cr_assert_eq(weft_read(fd[1], &byte, 1, WEFT_POLL), -EAGAIN);
+		close_pair(fd);
+	}
+	{
+		struct call call = {
+			.kind = ACCEPT, .deadline = NET_SOON, .fd = listener("mem:", 0, address)};
+		weft_pid pid = parked_in(&call, 0);
+
+		cr_assert_eq(weft_cancel(pid), 0);
+		cr_assert_eq(net_join(pid), -ECANCELED);
+		cr_assert_eq(weft_accept(call.fd, weft_after(WEFT_MS(1))), -ETIME);
+		cr_assert_eq(weft_close(call.fd), 0);
+	}
+	return 0;
+}
+
+Test(mem, cancel_and_deadline_end_calls_in_progress, .timeout = 120)
+{
+	run(1, parked_and_cancelled);
+}
+
+/* A process is parked in a call on fd[0], whose other end is full. */
+static weft_pid parked_on_pair(int kind, unsigned worker, struct call *call_out, int fd[2])
+{
+	pair(fd);
+	(void)stuff(fd[0]);
+	*call_out = (struct call){.kind = kind, .deadline = NET_SOON, .fd = fd[0]};
+	return parked_in(call_out, worker);
+}
+
+static int parked_and_ended(void *arg)
+{
+	unsigned other = *(unsigned *)arg;
+
+	for (unsigned i = 0; i < WF_ARRAY_COUNT(stream_calls); i++) {
+		int kind = stream_calls[i], fd[2], r;
+		struct call call;
+		weft_pid pid = parked_on_pair(kind, other, &call, fd);
+
+		/* What is full is unread: a reset. */
+		cr_assert_eq(weft_close(fd[1]), 0);
+		r = net_join(pid);
+		if (kind == POLL_READ)
+			cr_expect_eq(r, (int)(WEFT_READABLE | WEFT_HANGUP | WEFT_ERROR));
+		else if (kind == POLL_WRITE)
+			cr_expect_eq(r, (int)(WEFT_WRITABLE | WEFT_HANGUP | WEFT_ERROR));
+		else
+			cr_expect_eq(r, -ECONNRESET, "call %d", kind);
+		cr_assert_eq(weft_close(fd[0]), 0);
+	}
+	return 0;
+}
+
+Test(mem, who_is_parked_hears_of_a_reset, .timeout = 120)
+{
+	run(1, parked_and_ended);
+}
+
+Test(mem, who_is_parked_elsewhere_hears_of_a_reset, .timeout = 120)
+{
+	run(2, parked_and_ended);
+}
+
+/* Makes the other end do what such a call waits for. Returns what the call returns. */
+static int let_go_on(int kind, int peer)
+{
+	char bytes[1000] = {0};
+
+	switch (kind) {
+	case READ:
+		cr_assert_eq(weft_write(peer, "x", 1, WEFT_POLL), 1);
+		return 1;
+	case POLL_READ:
+		cr_assert_eq(weft_write(peer, "x", 1, WEFT_POLL), 1);
+		return (int)WEFT_READABLE;
+	case READ_EXACT:
+		cr_assert_eq(weft_write(peer, "x", 1, WEFT_POLL), 1);
+		cr_assert_eq(weft_write(peer, bytes, 999, WEFT_POLL), 999);
+		return 1000;
+	case WRITE:
+		expect_bytes(peer, WF_MEM_BUFFER_BYTES);
+		return 1000;
+	case POLL_WRITE:
+		expect_bytes(peer, WF_MEM_BUFFER_BYTES);
+		return (int)WEFT_WRITABLE;
+	default:
+		expect_bytes(peer, WF_MEM_BUFFER_BYTES + (1 << 20));
+		return 1 << 20;
+	}
+}
+
+static int parked_and_told(void *arg)
+{
+	unsigned other = *(unsigned *)arg;
+
+	for (unsigned i = 0; i < WF_ARRAY_COUNT(stream_calls); i++) {
+		int kind = stream_calls[i], fd[2], expected;
+		struct call call;
+		weft_pid pid = parked_on_pair(kind, other, &call, fd);
+
+		expected = let_go_on(kind, fd[1]);
+		cr_expect_eq(net_join(pid), expected, "call %d", kind);
+		close_pair(fd);
+	}
+	return 0;
+}
+
+Test(mem, who_is_parked_goes_on, .timeout = 120)
+{
+	run(1, parked_and_told);
+}
+
+Test(mem, who_is_parked_elsewhere_goes_on, .timeout = 120)
+{
+	run(2, parked_and_told);
+}
