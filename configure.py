@@ -125,6 +125,7 @@ SIM = {
     "sim_deque_lifo": {"source": "test/sim/sim_deque.c", **SIM_LIFO},
     "sim_driver": {"source": "test/sim/sim_driver.c", "with": SIM_NO_IO, "library": True},
     "sim_engine": {"source": "test/sim/sim_engine.c"},
+    "sim_faults": {"source": "test/sim/sim_faults.c", "with": SIM_NO_IO, "library": True},
     "sim_idle": {"source": "test/sim/sim_idle.c"},
     "sim_injector": {"source": "test/sim/sim_injector.c"},
     "sim_mix": {"source": "test/sim/sim_mix.c", "with": SIM_NO_IO, "library": True},

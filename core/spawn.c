@@ -87,7 +87,8 @@ static int make_ext(
 		ext->stack = wf_stack_take(self && self->rt == rt ? &self->stacks : NULL, rt->depot,
 			opts->stack_size ? opts->stack_size : rt->stack_bytes);
 		if (!ext->stack) {
-			wf_free(rt, ext, sizeof *ext);
+			if (!WF_PLANTED(spawn_keeps_ext))
+				wf_free(rt, ext, sizeof *ext);
 			return -ENOMEM;
 		}
 	}
@@ -180,7 +181,8 @@ static int take(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc **p
 		return r;
 	r = wf_table_take(rt, worker, proc_out);
 	if (WF_UNLIKELY(r < 0)) {
-		count_out(rt, worker);
+		if (!WF_PLANTED(spawn_stays_counted))
+			count_out(rt, worker);
 		return r;
 	}
 	/* No cas: nobody else touches a free header but by reading its word. */

@@ -52,6 +52,8 @@ enum wf_planted {
 	WF_PLANTED_expire_without_advance, /* in some turns */
 	WF_PLANTED_retire_without_grace,   /* headers come back at once */
 	WF_PLANTED_reuse_while_linked,     /* headers that an inbox still has */
+	WF_PLANTED_spawn_keeps_ext,        /* of a process that got no stack */
+	WF_PLANTED_spawn_stays_counted,    /* though there was no header */
 	WF_PLANTED_wait_numbers_anew,      /* in a header that has come back */
 	WF_PLANTED_visit_leaves_section,   /* a foreign thread that has found a process */
 	/* io/ */

@@ -91,28 +91,42 @@ static void replay(const struct sim_scenario *scenario)
 		sim_test_failed("seed %" PRIu64 " does not fail twice alike", run.replay);
 }
 
+bool sim_lists(void)
+{
+	return run.scenarios;
+}
+
+bool sim_passes(
+	const struct sim_scenario *scenario, uint64_t count, struct sim_statistics *statistics_out)
+{
+	struct sim_failure failure;
+
+	if (run.replays) {
+		replay(scenario);
+		memset(statistics_out, 0, sizeof(*statistics_out));
+		return !run.failed;
+	}
+	if (run.count > 0)
+		count = run.count;
+	if (sim_explore(scenario, run.first, count, statistics_out, &failure))
+		return true;
+	sim_test_failed("%s, seed %" PRIu64, scenario->name, failure.seed);
+	if (sim_report(scenario, &failure, true) < 0)
+		printf("  and it did not fail again: something is not deterministic\n");
+	return false;
+}
+
 void sim_must_pass(const struct sim_scenario *scenario, uint64_t count)
 {
 	struct sim_statistics statistics;
-	struct sim_failure failure;
 
 	if (run.scenarios) {
 		print_json_start(scenario);
 		printf(", \"schedules\": %" PRIu64 "}\n", count);
 		return;
 	}
-	if (run.replays) {
-		replay(scenario);
+	if (!sim_passes(scenario, count, &statistics) || statistics.schedules == 0)
 		return;
-	}
-	if (run.count > 0)
-		count = run.count;
-	if (!sim_explore(scenario, run.first, count, &statistics, &failure)) {
-		sim_test_failed("%s, seed %" PRIu64, scenario->name, failure.seed);
-		if (sim_report(scenario, &failure, true) < 0)
-			printf("  and it did not fail again: something is not deterministic\n");
-		return;
-	}
 	if (run.json) {
 		print_json_passed(scenario, &statistics);
 		return;

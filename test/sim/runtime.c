@@ -218,7 +218,9 @@ static int map_advise(void *ctx, void *memory, size_t bytes, int advice)
 	(void)memory;
 	(void)bytes;
 	(void)advice;
-	return 0;
+	if (!sim_runtime_refuses())
+		return 0;
+	return sim_random(2) ? -EINVAL : -ENOMEM;
 }
 
 static int map_protect(void *ctx, void *memory, size_t bytes)
@@ -226,7 +228,7 @@ static int map_protect(void *ctx, void *memory, size_t bytes)
 	(void)ctx;
 	(void)memory;
 	(void)bytes;
-	return 0;
+	return sim_runtime_refuses() ? -ENOMEM : 0;
 }
 
 static int map_resident(void *ctx, void *memory, size_t bytes, unsigned char *pages_out)

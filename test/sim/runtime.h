@@ -31,7 +31,8 @@ void sim_runtime_expect_errors(void);
 const struct weft_rt_opts *sim_runtime_opts(unsigned workers);
 
 /*
- * The n-th request for memory, a thread, a driver fails from now on, and no other; 0: none does.
+ * The n-th request for memory (guards and advice too), a thread, a driver fails from now on, and no
+ * other; 0: none does.
  * Lines on the log at level error are no failure then.
  */
 void sim_runtime_fail_at(unsigned n);

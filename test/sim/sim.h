@@ -210,6 +210,11 @@ void sim_test_failed(const char *format, ...) WF_PRINTF(1, 2);
 
 /* Of a test: no schedule fails. `count` schedules, or those the command line names. */
 void sim_must_pass(const struct sim_scenario *scenario, uint64_t count);
+/* True while scenarios are only listed: then a test that makes its own is to return. */
+bool sim_lists(void);
+/* The same without a word about it. False: the test has failed. Replayed: there are no figures. */
+bool sim_passes(
+	const struct sim_scenario *scenario, uint64_t count, struct sim_statistics *statistics_out);
 /*
  * Of a test: with this bug, a schedule among the first `count` fails, fails again when it is
  * replayed, and shrinks. Prints which one it was.
