@@ -105,7 +105,7 @@ struct sim_watcher {
 	void (*touch)(const struct sim_touch *touch);
 };
 
-#define SIM_LOOK_STEPS 11
+#define SIM_LOOK_STEPS 17
 
 /* For this schedule: by setup(). It changes nothing of the schedule. */
 void sim_watch(const struct sim_watcher *watcher);
