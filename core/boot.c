@@ -166,7 +166,7 @@ static void calibrate_sleeper(struct wf_worker *worker)
 		(void)driver->wait(state, now + WEFT_MS(20), now);
 		wf_u64_store_relaxed(&rt->calibration_woken, (uint64_t)wf_clock_now_ns());
 		driver->disarm(state);
-		/* C1: release, with C2 in calibrate_waker(). */
+		/* B3: release, with B4 in await_round(). */
 		wf_u32_store_release(&rt->calibration_round, (uint32_t)(2 * i + 2));
 		wf_futex_wake_all(&rt->calibration_round);
 	}
@@ -176,7 +176,7 @@ static void await_round(struct weft_rt *rt, uint32_t round)
 {
 	uint32_t seen;
 
-	/* C2: acquire, with C1. */
+	/* B4: acquire, with B3. */
 	while ((seen = wf_u32_load_acquire(&rt->calibration_round)) < round)
 		wf_futex_wait(&rt->calibration_round, seen, weft_after(WEFT_MS(1)));
 }

@@ -123,7 +123,7 @@ struct wf_driver {
 /* What a runtime has of I/O beside its drivers: the descriptor table, the servers. */
 struct wf_io_hooks {
 	int (*rt_open)(struct weft_rt *rt, void **state_out); /* before any worker exists */
-	void (*drain)(void *state); /* stop, step 0: any thread, once: servers stop accepting */
+	void (*drain)(void *state); /* S0 of a stop: any thread, once: servers stop accepting */
 	void (*rt_close)(void *state); /* after every driver has closed: an assertion, then free */
 };
 

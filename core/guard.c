@@ -127,7 +127,7 @@ static void pass_on(int sig, siginfo_t *info, void *context)
 static void handle(int sig, siginfo_t *info, void *context)
 {
 	int saved = errno;
-	/* D1: acquire, with D2 in wf_guard_install(): what the function relies on is seen too. */
+	/* H1: acquire, with H2 in wf_guard_install(): what the function relies on is seen too. */
 	void *address = wf_ptr_load_acquire(&guard.describe);
 	struct wf_guard_subject subject;
 
@@ -190,7 +190,7 @@ int wf_guard_install(wf_guard_describe_fn describe)
 
 	wf_spinlock_lock(&guard.lock);
 	if (guard.install_count == 0) {
-		/* D2: release, with D1 in handle(). */
+		/* H2: release, with H1 in handle(). */
 		wf_ptr_store_release(&guard.describe, (void *)describe);
 		for (unsigned i = 0; i < WF_ARRAY_COUNT(signals) && r == 0; i++)
 			if (!guard.in_place[i])

@@ -282,7 +282,7 @@ static bool spin(struct wf_worker *worker, weft_time start, int64_t limit_ns)
 
 /* --- parking --- */
 
-/* Step P3: everything that could have been published before the announcement was seen. */
+/* P3: everything that could have been published before the announcement was seen. */
 static bool recheck(struct wf_worker *worker)
 {
 	struct weft_rt *rt = worker->rt;
@@ -290,7 +290,7 @@ static bool recheck(struct wf_worker *worker)
 
 	if (WF_PLANTED(park_without_recheck))
 		return false;
-	/* R1: seq_cst loads all, after the announcing RMW: with the RMWs of those who publish. */
+	/* P3: seq_cst loads all, after P2's RMW: with the RMWs of those who publish, Q1 and Q2. */
 	if (!wf_injector_is_empty(&worker->inbox) || !wf_injector_is_empty(&rt->injector))
 		return true;
 	phase = wf_u32_load_seq_cst(&rt->stop_phase);
@@ -345,7 +345,7 @@ static void disarm(struct wf_worker *worker, unsigned count)
 	}
 }
 
-/* Step P1: all, or none if one of them has something. */
+/* P1: all, or none if one of them has something. */
 static bool arm(struct wf_worker *worker)
 {
 	for (unsigned i = 0; i < worker->driver_count; i++) {
@@ -363,7 +363,7 @@ static bool arm(struct wf_worker *worker)
 	return true;
 }
 
-/* Steps P1 to P6. */
+/* P1 to P6. */
 static void park(struct wf_worker *worker)
 {
 	struct weft_rt *rt = worker->rt;

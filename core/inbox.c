@@ -16,7 +16,7 @@ bool wf_inbox_send(struct wf_worker *target, struct wf_node *node, enum wf_messa
 
 	if (!wf_inbox_send_quietly(target, node, kind))
 		return false;
-	/* I1: the push was the RMW; claim_one looks at the parked bit after it (sync/idle.h). */
+	/* Q1: the push was the RMW, claim_one's load comes after it: with P2 and P3 in idle.c. */
 	if (wf_idle_claim_one(&target->rt->idle, target->number)) {
 		if (self)
 			wf_count(&self->counters.wakes_directed, 1);

@@ -1,17 +1,8 @@
 /*
- * join.c: join, try_join, detach. The protocol in steps (core/README.md, "join"):
- *
- *	J1 the joiner puts its name {wait number, runtime, index} into p->joiner by CAS from 0: one
- *	   at a time, a second gets -EBUSY;
- *	J2 it sets JOINER in the word, unless the phase is DONE already; then it parks;
- *	J3 the end of p changes the phase to DONE in the same word, and if JOINER was set reads the
- *	   name and claims that wait;
- *	J4 a joiner that gives up clears JOINER, unless the phase is DONE: then it takes the result.
- *
- * Both flags are bits of one word, so exactly one of "the end sees the joiner" and "the joiner sees
- * the end" holds. The ender touches nothing of the joiner's but its header (type-stable), and a
- * claim with the number of a wait that is over fails: numbers go on over reuse of a header.
- * Whoever moves the word from DONE to FREE (one CAS) has the result, and retires the header.
+ * join.c: join, try_join, detach: J1 to J5 in core/README.md. JOINER and DONE are bits of one word,
+ * so exactly one of "the end sees the joiner" and "the joiner sees the end" holds. The ender
+ * touches nothing of the joiner's but its header (type-stable), and a claim with the number of a
+ * wait that is over fails: numbers go on over reuse of a header.
  */
 #include "core/join.h"
 
@@ -40,7 +31,7 @@ static void tell_foreign(struct weft_rt *rt, uint32_t index)
 
 void wf_join_tell(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p)
 {
-	/* J3: acquire, with J1; the word's RMW that showed JOINER came after it. */
+	/* J3: acquire, with J1 in install(); the word's RMW that showed JOINER came after it. */
 	uint64_t name = wf_u64_load_acquire(&p->joiner);
 	unsigned slot = (unsigned)(name >> WF_INDEX_BITS) & (WF_RUNTIMES_MAX - 1);
 	uint32_t index = (uint32_t)name & WF_INDEX_MASK;
@@ -81,6 +72,7 @@ static int take_result(struct wf_visit *visit, struct wf_proc *p, weft_pid pid, 
 		if (wf_word_phase(word) != WF_DONE)
 			return -EAGAIN;
 		result = p->result;
+		/* J5: acquire and release (the cas), with J3 in finish(), and with itself. */
 	} while (!wf_u64_cas(&p->word, &word, wf_word_freed(word)));
 	if (result_out)
 		*result_out = result;
@@ -88,7 +80,7 @@ static int take_result(struct wf_visit *visit, struct wf_proc *p, weft_pid pid, 
 	return 0;
 }
 
-/* J1, J2. 0: installed; 1: it has ended meanwhile; -EBUSY, -ESRCH. */
+/* J1, J2, C2. 0: installed; 1: it has ended meanwhile; -EBUSY, -ESRCH. */
 static int install(struct wf_proc *p, weft_pid pid, uint64_t name)
 {
 	uint64_t nobody = 0;

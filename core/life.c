@@ -2,10 +2,9 @@
  * life.c: what is alive, and the steps of a stop. runtime.h has the phases, core/README.md the
  * steps.
  *
- * Ending. A worker that finds nothing alive moves the phase to ENDING by a CAS, then sums again.
- * Foreign spawns and posts count themselves first and read the phase afterwards, all seq_cst:
- * either they see ENDING and take themselves back, or the second sum sees them, and the phase goes
- * back. Workers' own spawns come from processes, which are alive.
+ * Ending (E1 to E4). Foreign spawns and posts count themselves first (N1) and read the phase
+ * afterwards (N4), all seq_cst: either they see ENDING and take themselves back, or the second sum
+ * sees them, and the phase goes back. Workers' own spawns come from processes, which are alive.
  */
 #include <errno.h>
 
@@ -22,6 +21,7 @@
 
 void wf_foreign_begin(struct weft_rt *rt)
 {
+	/* N1: an RMW, with E2 in sum_created(). */
 	(void)wf_u64_fetch_add(&rt->foreign, FOREIGN_CREATED + 1);
 }
 
@@ -45,6 +45,7 @@ static uint64_t sum_completed(const struct weft_rt *rt)
 {
 	uint64_t sum = wf_u64_load_seq_cst(&rt->foreign_completed);
 
+	/* E2: acquire, with E1 in finish(): what has ended was created, and so counted, before. */
 	for (unsigned i = 0; i < rt->worker_count; i++)
 		sum += wf_u64_load_acquire(&rt->workers[i].completed);
 	return sum;
@@ -54,15 +55,16 @@ static uint64_t sum_created(const struct weft_rt *rt)
 {
 	uint64_t sum = wf_u64_load_seq_cst(&rt->foreign) >> FOREIGN_CALL_BITS;
 
+	/* E2, after sum_completed(). seq_cst above: with N1 in wf_foreign_begin(). */
 	for (unsigned i = 0; i < rt->worker_count; i++)
 		sum += wf_u64_load_acquire(&rt->workers[i].created);
 	return sum;
 }
 
 /*
- * A process is counted as created before it can be counted as completed (L1: acquire, with the
- * release stores of `completed`). So completed, read first, equal to created means that nothing was
- * alive at some moment between; twice the same means at all moments.
+ * E2: a process is counted as created before it can be counted as completed. So completed, read
+ * first, equal to created means that nothing was alive at some moment between; twice the same means
+ * at all moments.
  */
 static bool nothing_alive(const struct weft_rt *rt)
 {
@@ -75,7 +77,7 @@ static bool nothing_alive(const struct weft_rt *rt)
 
 /* --- ending --- */
 
-/* Steps 4 and 5: queues closed, everybody woken; workers leave their loops. */
+/* S4: queues closed, everybody woken; workers leave their loops. */
 static void end(struct weft_rt *rt)
 {
 	wf_injector_close(&rt->injector);
@@ -93,13 +95,13 @@ bool wf_life_try_end(struct weft_rt *rt)
 		return phase == WF_ENDED;
 	if (phase == WF_LIVE && !wf_u32_load_seq_cst(&rt->started))
 		return false;
-	/* A4: acquire, with A3 in sweep(): what it has started is counted. */
+	/* S3: acquire, with S2 in sweep(): what it has started is counted. */
 	if (phase == WF_CLOSED && wf_u32_load_acquire(&rt->sweeps_done) < rt->worker_count
 		&& !WF_PLANTED(end_before_sweeps))
 		return false;
 	if (!nothing_alive(rt))
 		return false;
-	/* E2: the RMW of "either they see ENDING, or we see them". */
+	/* E3: the RMW of "either they see ENDING, or we see them": with N4 in publish(). */
 	if (!wf_u32_cas(&rt->stop_phase, &phase, WF_ENDING))
 		return false;
 	if (!nothing_alive(rt)) {
@@ -107,7 +109,7 @@ bool wf_life_try_end(struct weft_rt *rt)
 		wf_rt_wake_all(rt);
 		return false;
 	}
-	wf_u32_store_seq_cst(&rt->stop_phase, WF_ENDED);
+	wf_u32_store_seq_cst(&rt->stop_phase, WF_ENDED); /* E4 */
 	end(rt);
 	return true;
 }
@@ -129,7 +131,7 @@ void wf_life_begin_stop(struct weft_rt *rt, weft_time grace_ns)
 
 	grace_shorten(rt, grace_ns > 0 ? weft_after(grace_ns) : 0);
 	for (;;) {
-		if (wf_u32_cas(&rt->stop_phase, &live, WF_DRAINING)) {
+		if (wf_u32_cas(&rt->stop_phase, &live, WF_DRAINING)) { /* S0 */
 			wf_io_hooks.drain(rt->io);
 			break;
 		}
@@ -148,7 +150,7 @@ weft_time wf_life_deadline(const struct weft_rt *rt)
 	return (weft_time)wf_u64_load_relaxed(&rt->grace_deadline);
 }
 
-/* Step 0 → 1. */
+/* S1: DRAINING → CLOSED, by an RMW: with N4 in publish(). */
 static void close_table(struct wf_worker *worker)
 {
 	uint32_t draining = WF_DRAINING;
@@ -159,13 +161,13 @@ static void close_table(struct wf_worker *worker)
 		wf_rt_wake_all(worker->rt);
 }
 
-/* Step 1: this worker refuses spawns from here on, and says so. */
+/* S1: this worker refuses spawns from here on, and says so. */
 static void acknowledge(struct wf_worker *worker)
 {
 	struct weft_rt *rt = worker->rt;
 
 	worker->closed = true;
-	/* A1: release (RMW), with A2 in sweep(): what this worker has published is in the table. */
+	/* S1: release (RMW), with S2 in sweep(): what this worker has published is in the table. */
 	if (wf_u32_fetch_add(&rt->close_acks, 1) + 1 == rt->worker_count)
 		wf_rt_wake_all(rt);
 }
@@ -173,7 +175,7 @@ static void acknowledge(struct wf_worker *worker)
 static void cancel_one(void *ctx, struct wf_proc *p)
 {
 	struct wf_worker *worker = ctx;
-	/* seq_cst: with a foreign spawn's publication and its look at the phase. */
+	/* S2: seq_cst, with N3 and N4 in publish(). */
 	uint64_t word = wf_u64_load_seq_cst(&p->word);
 
 	if (wf_word_phase(word) != WF_FREE)
@@ -181,7 +183,7 @@ static void cancel_one(void *ctx, struct wf_proc *p)
 }
 
 /*
- * Step 2: cancels this worker's share of the table, once all have acknowledged. Nothing ends before
+ * S2: cancels this worker's share of the table, once all have acknowledged. Nothing ends before
  * every sweep has: a sweep may start a suspended process whose foreign spawn, not counted when the
  * sums were taken, has yet to look at the phase. It would be neither run nor taken back.
  */
@@ -189,12 +191,12 @@ static void sweep(struct wf_worker *worker)
 {
 	struct weft_rt *rt = worker->rt;
 
-	/* A2: acquire, with A1. */
+	/* S2: acquire, with S1 in acknowledge(). */
 	if (wf_u32_load_acquire(&rt->close_acks) < rt->worker_count)
 		return;
 	worker->swept = true;
 	wf_table_each(&rt->table, worker->number, rt->worker_count, cancel_one, worker);
-	/* A3: release (RMW), with A4 in wf_life_try_end(). */
+	/* S2: release (RMW), with S3 in wf_life_try_end(). */
 	(void)wf_u32_fetch_add(&rt->sweeps_done, 1);
 }
 

@@ -51,7 +51,7 @@ void wf_registry_withdraw(struct weft_rt *rt)
 	struct slot *slot = &slots[rt->slot];
 	uint32_t uses;
 
-	/* G1: an RMW, then the uses: with G2 in acquire. */
+	/* G1: an RMW, then the uses: with G2 in wf_registry_acquire(). */
 	(void)wf_ptr_exchange(&slot->rt, NULL);
 	while ((uses = wf_u32_load_seq_cst(&slot->uses)) > 0)
 		wf_futex_wait(&slot->uses, uses, weft_after(WEFT_MS(1)));
@@ -69,7 +69,7 @@ struct weft_rt *wf_registry_acquire(unsigned slot)
 {
 	struct weft_rt *rt;
 
-	/* G2: an RMW, then the pointer (seq_cst), with G1. */
+	/* G2: an RMW, then the pointer (seq_cst), with G1 in wf_registry_withdraw(). */
 	(void)wf_u32_fetch_add(&slots[slot].uses, 1);
 	rt = wf_ptr_load_seq_cst(&slots[slot].rt);
 	if (!rt)

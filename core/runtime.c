@@ -486,6 +486,7 @@ int weft_rt_destroy(weft_rt *rt, weft_time deadline)
 			return -EBUSY;
 		}
 	}
+	/* S5 */
 	wf_boot_join(rt);
 	wf_registry_withdraw(rt);
 	while (wf_foreign_busy(rt))

@@ -4,13 +4,13 @@
  * Life (stop_phase; grows, but for ENDING; each step is taken by one CAS):
  *
  *   LIVE      workers run
- *   DRAINING  step 0 of a stop: servers accept no more, spawns are allowed, until grace_deadline
- *   CLOSED    step 1: the table refuses new processes and posts. Each worker acknowledges, so that
+ *   DRAINING  S0 of a stop: servers accept no more, spawns are allowed, until grace_deadline
+ *   CLOSED    S1: the table refuses new processes and posts. Each worker acknowledges, so that
  *             its own later spawns refuse without a fence; once all have, it sweeps its share
- *             of the table and cancels what it finds (step 2). Before all have, nothing ends
+ *             of the table and cancels what it finds (S2). Before all have, nothing ends
  *   ENDING    a worker has seen that nothing is alive and looks again, foreign spawns being refused
  *             now: ENDED, or back if one was quicker
- *   ENDED     steps 4, 5: nothing is alive; injector and inboxes are closed, workers leave
+ *   ENDED     S4, S5: nothing is alive; injector and inboxes are closed, workers leave
  *
  * A started runtime on which nothing is alive goes from LIVE to ENDING directly.
  *

@@ -74,7 +74,7 @@ int wf_worker_cpu(const struct wf_worker *worker);
 /* The io/ state of the runtime (struct wf_io_hooks.rt_open). */
 void *wf_rt_io(const struct weft_rt *rt);
 
-/* True once a stop has begun (step 0): servers accept no more. */
+/* True once a stop has begun (S0): servers accept no more. */
 bool wf_rt_is_draining(const struct weft_rt *rt);
 
 /* 0 inside a process that may park; -EPERM outside; -ECANCELED when a cancel is pending. */

@@ -1,17 +1,17 @@
 /*
  * spawn.c: making processes: from a worker, from anywhere, and in two steps.
  *
- * Publication. A header becomes a process by the store that puts a phase other than FREE into its
- * word; then it is queued. Once the table is closed (stop, step 1) that must not happen unseen by
- * the sweep that cancels what is alive:
+ * Publication: N1 to N5 in core/README.md. A header becomes a process by the store that puts a
+ * phase other than FREE into its word; then it is queued. Once the table is closed (S1) that must
+ * not happen unseen by the sweep that cancels what is alive:
  *   - on a worker of the runtime it is enough to look at worker->closed before: the worker
  *     acknowledged the close (an RMW) after it had set that flag, and no sweep begins before all
  *     have acknowledged; so what it published before is visible to every sweep, and after it
  *     nothing is published.
- *   - foreign threads (and workers of other runtimes) count the process first, publish by an RMW,
- *     then read the phase (seq_cst): closed → they take it back, by a CAS, since the sweep may have
- *     started a suspended one meanwhile. Otherwise the closer's RMW comes after that read, so the
- *     sweep, and the sum of what is alive, see the process.
+ *   - for foreign threads (and workers of other runtimes): if N4 reads the phase before the
+ *     closer's RMW, then N1 and N3 come before it too, so the sweep, and the sum of what is alive,
+ *     see the process. Else it is taken back, by a CAS, since the sweep may have started a
+ *     suspended one meanwhile.
  * A foreign call is itself counted while it lasts (rt->foreign, low half): destroy waits for it.
  * One that counts a process out again may take away the last thing alive, so it wakes the workers
  * to look.
@@ -105,7 +105,7 @@ static void drop_stack(struct weft_rt *rt, struct wf_proc *p)
 	}
 }
 
-/* Counts a process about to exist. -ESHUTDOWN: the worker knows that the table is closed. */
+/* N1: counts a process about to exist. -ESHUTDOWN: the worker knows that the table is closed. */
 static int count_in(struct weft_rt *rt, struct wf_worker *worker)
 {
 	if (WF_UNLIKELY(!worker)) {
@@ -136,18 +136,19 @@ static bool publish(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc
 	uint64_t seen = word;
 
 	if (WF_LIKELY(worker)) {
-		/* P1: release, with L2 in wf_table_find(). */
+		/* N2: release, with L3 in wf_table_find(). */
 		wf_u64_store_release(&p->word, word);
 		return true;
 	}
-	/* P2: seq_cst, with the closer's RMW on stop_phase: see the top of the file. */
+	/* N3: seq_cst, with the sweep's look at the word, cancel_one() in life.c. */
 	wf_u64_store_seq_cst(&p->word, word);
+	/* N4: seq_cst, with the closer's RMW, S1 in close_table(), and the ender's, E3. */
 	if (WF_LIKELY(wf_u32_load_seq_cst(&rt->stop_phase) < WF_CLOSED)
 		|| WF_PLANTED(spawn_ignores_close))
 		return true;
 	do {
 		/*
-		 * The sweep has started it: it runs, cancelled. NEW stays: nobody has queued it
+		 * N5: the sweep has started it: it runs, cancelled. NEW stays: nobody has queued it
 		 * yet.
 		 */
 		if (wf_word_phase(seen) != wf_word_phase(word))

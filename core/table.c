@@ -103,7 +103,7 @@ WF_COLD static int make_segment(struct weft_rt *rt, uint32_t n)
 		wf_u64_store_relaxed(
 			&segment[i].word, (uint64_t)table->generation << WF_WORD_GENERATION_SHIFT);
 	}
-	/* P1: release (part of the cas), with L1 in wf_table_at(). */
+	/* L2: release (part of the cas), with L1 in wf_table_at(). */
 	if (!wf_ptr_cas(&table->segments[n], &none, segment))
 		wf_free(rt, segment, bytes);
 	return 0;
@@ -112,7 +112,7 @@ WF_COLD static int make_segment(struct weft_rt *rt, uint32_t n)
 /* A chain from the shared stack, NULL if it is empty. */
 static struct wf_proc *shared_pop(struct wf_table *table)
 {
-	/* S1: acquire, with S2: the chain's links. */
+	/* L4: acquire, with L5 in shared_push(): the chain's links. */
 	uint64_t head = wf_u64_load_acquire(&table->shared);
 
 	while ((uint32_t)head) {
@@ -136,7 +136,7 @@ static void shared_push(struct wf_table *table, struct wf_proc *chain)
 
 	do
 		wf_u64_store_relaxed(&chain->joiner, (uint32_t)head);
-	/* S2: release (part of the cas), with S1. */
+	/* L5: release (part of the cas), with L4 in shared_pop(). */
 	while (!wf_u64_cas(
 		&table->shared, &head, ((head >> 32) + 1) << 32 | ((uint64_t)chain->index + 1)));
 }
@@ -158,6 +158,7 @@ static int fresh_take(struct weft_rt *rt, struct wf_proc **chain_out)
 			if (r < 0)
 				return r;
 		}
+		/* L7: release (part of the cas), with L6 in wf_table_each(). */
 	} while (!wf_u32_cas(&table->fresh, &first, first + count));
 	*chain_out = NULL;
 	for (uint32_t i = count; i-- > 0;)
@@ -204,7 +205,7 @@ static bool unlinked(const struct wf_proc *p)
 {
 	if (WF_PLANTED(reuse_while_linked))
 		return true;
-	/* U1: acquire, with the drain's RMW that took it out: its last access to `inbox`. */
+	/* W7: acquire, with W6 in wf_proc_drained(): the drain's last access to `inbox`. */
 	return (wf_u32_load_acquire(&p->remote) & WF_REMOTE_PLACE) == WF_REMOTE_NONE;
 }
 
@@ -494,7 +495,7 @@ void wf_table_worker_close(struct wf_worker *worker)
 void wf_table_each(const struct wf_table *table, unsigned share, unsigned shares,
 	void (*fn)(void *ctx, struct wf_proc *proc), void *ctx)
 {
-	/* E1: acquire: pairs with the cas in fresh_take(), so that the segment is there. */
+	/* L6: acquire, with L7 in fresh_take(): the segment is there. */
 	uint32_t fresh = wf_u32_load_acquire(&table->fresh);
 
 	for (uint32_t s = share; (uint64_t)s * WF_SEGMENT_SLOTS < fresh; s += shares)

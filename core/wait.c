@@ -58,7 +58,7 @@ int wf_wait_check(void)
 
 	if (WF_UNLIKELY(!p))
 		return -EPERM;
-	return WF_UNLIKELY(is_cancelled(p)) ? -ECANCELED : 0;
+	return WF_UNLIKELY(is_cancelled(p)) ? -ECANCELED : 0; /* X3 */
 }
 
 void wf_wait_begin(struct wf_wait *wait)
@@ -70,7 +70,7 @@ void wf_wait_begin(struct wf_wait *wait)
 	if (WF_UNLIKELY(number == 0))
 		number = 1;
 	/*
-	 * Relaxed: whoever claims this wait learnt its number through the object's lock (or p's
+	 * C1. Relaxed: whoever claims this wait learnt its number through the object's lock (or p's
 	 * joiner word). A claim with an older number either comes before this store, which ends it,
 	 * or fails.
 	 */
@@ -84,7 +84,7 @@ static bool claim(struct wf_proc *p, uint32_t number, enum wf_winner winner)
 {
 	uint64_t expected = (uint64_t)number << 32 | WF_WINNER_NONE;
 
-	/* C1: acquire and release, with itself: exactly one of peer, deadline, cancel succeeds. */
+	/* C3, C5: acquire and release, with itself: one of peer, deadline, cancel succeeds. */
 	return wf_u64_cas(&p->claim, &expected, (uint64_t)number << 32 | (uint64_t)winner);
 }
 
@@ -93,10 +93,10 @@ void wf_wait_end(struct wf_wait *wait)
 	struct wf_worker *worker;
 	struct wf_proc *p = self_proc(&worker);
 
-	(void)claim(p, wait->number, WF_WINNER_CANCEL);
+	(void)claim(p, wait->number, WF_WINNER_CANCEL); /* C6 */
 }
 
-/* What ends the wait now without a peer: a negative errno, or 0: nothing yet. */
+/* X3, C5: what ends the wait now without a peer: a negative errno, or 0: nothing yet. */
 static int wait_over(const struct wf_worker *worker, const struct wf_proc *p, weft_time deadline,
 	bool slept, bool shielded)
 {
@@ -118,7 +118,7 @@ static int park(struct wf_wait *wait, weft_time deadline, bool shielded)
 	for (;;) {
 		int r;
 
-		/* C2: acquire, with C1: what the peer did before it claimed. */
+		/* C5: acquire, with C3 in claim(): what the peer did before it claimed. */
 		if ((uint8_t)wf_u64_load_acquire(&p->claim) == WF_WINNER_PEER)
 			return 0;
 		r = wait_over(worker, p, deadline, slept, shielded);
@@ -151,7 +151,7 @@ bool wf_wait_claim_pid(weft_pid pid, uint32_t number)
 	if (!p)
 		return false;
 	won = claim(p, number, WF_WINNER_PEER);
-	if (won)
+	if (won) /* C4 */
 		wf_proc_wake(visit.rt, visit.worker, p, false);
 	wf_visit_end(&visit);
 	return won;
@@ -167,7 +167,7 @@ bool wf_wait_claim(struct weft_rt *rt, weft_pid pid, uint32_t number)
 		wf_rcu_enter_foreign();
 	p = wf_table_find(&rt->table, pid);
 	if (p && claim(p, number, WF_WINNER_PEER)) {
-		wf_proc_wake(rt, worker, p, false);
+		wf_proc_wake(rt, worker, p, false); /* C4 */
 		won = true;
 	}
 	if (!worker)
@@ -189,7 +189,7 @@ int weft_sleep_until(weft_time deadline)
 	return r == -ECANCELED ? r : 0;
 }
 
-/* A movable process's token. T1: acquire (the RMW), with W8 and W9 in wake.c. */
+/* T1: a movable process's token. Acquire (the RMW), with W8 and W9 in wake.c. */
 WF_NOINLINE static bool take_token_of_word(struct wf_proc *p)
 {
 	return (wf_u64_load_relaxed(&p->word) & WF_WORD_TOKEN)
@@ -205,7 +205,7 @@ WF_INLINE bool take_token(struct wf_proc *p)
 		return take_token_of_word(p);
 	token = p->live.token;
 	p->live.token = false;
-	/* T2: acquire (the RMW), with W3 in wake.c. */
+	/* T2: acquire (the RMW), with W4 in wake_remote(). */
 	if (WF_UNLIKELY(wf_u32_load_relaxed(&p->remote) & WF_REMOTE_TOKEN)) {
 		(void)wf_u32_fetch_and(&p->remote, ~(uint32_t)WF_REMOTE_TOKEN);
 		token = true;

@@ -47,12 +47,12 @@ static void wake_remote(struct wf_worker *owner, struct wf_proc *p, bool token)
 
 	/* The inbox's line is on the owner's core too: both come at once. */
 	WF_PREFETCH_WRITE(&owner->inbox.head);
-	old = wf_u32_load_relaxed(&p->remote);
+	old = wf_u32_load_relaxed(&p->remote); /* W1 */
 
 	/*
-	 * W3: release (part of the cas), with W5 (the run that serves it) or W6 (the drain): what
-	 * the waker wrote is visible to the next run. Also when the word stays as it is: an RMW on
-	 * PENDING is what makes a second waker's data visible.
+	 * W2, W3, W4: release (part of the cas), with W5 in wf_proc_serve_remote() or W6 in
+	 * wf_proc_drained(): what the waker wrote is visible to the next run. Also when the word
+	 * stays as it is: an RMW on PENDING is what makes a second waker's data visible.
 	 */
 	do {
 		new = (old & ~(uint32_t)WF_REMOTE_PLACE) | WF_REMOTE_PENDING;
@@ -99,10 +99,7 @@ static bool wake_waiting(struct weft_rt *rt, struct wf_worker *worker, struct wf
 			return true;
 		}
 	}
-	/*
-	 * W9: acquire and release (the cas), with the loop's RUNNING → WAITING and QUEUED →
-	 * RUNNING.
-	 */
+	/* W9: acquire and release (the cas), with W10 in settle_movable(), W12 in run_movable(). */
 	if (!wf_u64_cas(&p->word, word, queued | token))
 		return false;
 	if (anchored)
@@ -149,7 +146,7 @@ static void wake_by_word(struct weft_rt *rt, struct wf_worker *worker, struct wf
 		case WF_NEW:
 		case WF_QUEUED:
 		case WF_NOTIFIED:
-			/* W8: an RMW although nothing may change: the first runner acquires it. */
+			/* W8: an RMW although nothing may change: W11 in begin() acquires it. */
 			if (wf_u64_cas(&p->word, &word, word | bit))
 				return;
 			break;
@@ -196,11 +193,9 @@ bool wf_proc_cancel(
 			return false;
 		if (phase == WF_DONE || (word & WF_WORD_CANCELLED))
 			return true;
+		/* X1: release (part of the cas), with the generation in the same word. */
 	} while (!wf_u64_cas(&p->word, &word, word | WF_WORD_CANCELLED));
-	/*
-	 * The flag is set by an RMW, then the wake: the run it causes, or the one going on, sees
-	 * it.
-	 */
+	/* X2: after X1, so that the run it causes, or the one going on, sees the flag. */
 	wf_proc_wake(rt, worker, p, wf_word_phase(word) == WF_SUSPENDED);
 	return true;
 }
@@ -223,7 +218,7 @@ void wf_proc_drained(struct wf_worker *worker, struct wf_proc *p)
 	}
 	if ((old & WF_REMOTE_PLACE) != WF_REMOTE_PENDING)
 		return; /* a run has served it already */
-	word = wf_u64_load_acquire(&p->word);
+	word = wf_u64_load_acquire(&p->word); /* W7 */
 	if (WF_LIKELY(wf_word_phase(word) == WF_OWNED && wf_word_owner(word) == worker->number)) {
 		wf_proc_wake_local(worker, p);
 	} else {

@@ -185,7 +185,7 @@ static void finish(struct wf_worker *worker, struct wf_proc *p, int result)
 	p->result = result;
 	do {
 		detached = word & WF_WORD_DETACHED;
-		/* J3 in join.c: release, so that who sees DONE sees the result. */
+		/* J3: release, so that who sees DONE sees the result: with J5 in take_result(). */
 	} while (!wf_u64_cas(&p->word, &word,
 		detached ? wf_word_freed(word) : wf_word_with_phase(word, WF_DONE)));
 	/* Both: a reservation that somebody joined may have been committed detached. */
@@ -193,7 +193,7 @@ static void finish(struct wf_worker *worker, struct wf_proc *p, int result)
 		wf_join_tell(worker->rt, worker, p);
 	if (detached)
 		wf_table_retire(worker->rt, worker, p);
-	/* E1: release, with sum() in life.c: whoever counts this end sees what it spawned. */
+	/* E1: release, with E2 in sum_completed(): whoever counts this end sees what it spawned. */
 	wf_u64_store_release(&worker->completed, wf_u64_load_relaxed(&worker->completed) + 1);
 }
 
@@ -332,8 +332,8 @@ WF_INLINE void begin(struct wf_worker *worker, struct wf_proc *p, struct wf_fibe
 }
 
 /*
- * What pick() would take, if that comes out of the ring, has never run and needs no other stack
- * than the usual, and nothing else is due.
+ * D2, D3: what pick() would take, if that comes out of the ring, has never run and needs no other
+ * stack than the usual, and nothing else is due.
  */
 static struct wf_proc *pick_fresh(struct wf_worker *worker)
 {
@@ -455,8 +455,8 @@ static void run_one(struct wf_worker *worker, struct wf_proc *p)
 /* --- from fiber to fiber --- */
 
 /*
- * What pick() would take, if that is a sticky process that has run before and nothing else is due:
- * neither clock nor driver (direct_left), nor injector, nor the ring's turn.
+ * D1: what pick() would take, if that is a sticky process that has run before and nothing else is
+ * due: neither clock nor driver (direct_left), nor injector, nor the ring's turn.
  */
 static struct wf_proc *pick_direct(struct wf_worker *worker)
 {
@@ -697,8 +697,7 @@ static void wake_others(struct wf_worker *worker)
 	if (rt->worker_count == 1 || wf_deque_count(&worker->ring) == 0)
 		return;
 	/*
-	 * N1: an RMW on bottom, then claim_any's seq_cst load: with the parker's announce and
-	 * re-check.
+	 * Q2: an RMW on bottom, then claim_any's seq_cst load: with P2 and P3 in idle.c.
 	 */
 	wf_deque_publish(&worker->ring);
 	wf_rt_wake_for_work(rt);

@@ -33,9 +33,9 @@ enum wf_planted {
 	WF_PLANTED_wake_drain_by_store,    /* W6: NONE is stored, not exchanged */
 	WF_PLANTED_wake_lost_when_pending, /* W3: LINKED stays LINKED */
 	WF_PLANTED_find_any_generation,    /* an old id finds the header's next process */
-	WF_PLANTED_join_claims_any_wait,   /* C1: the number of the wait is not compared */
-	WF_PLANTED_spawn_ignores_close,    /* P2: the phase is not read again */
-	WF_PLANTED_end_before_sweeps,      /* A4: the runtime ends although somebody sweeps */
+	WF_PLANTED_join_claims_any_wait,   /* C3: the number of the wait is not compared */
+	WF_PLANTED_spawn_ignores_close,    /* N4: the phase is not read again */
+	WF_PLANTED_end_before_sweeps,      /* S3: the runtime ends although somebody sweeps */
 	WF_PLANTED_park_without_recheck,   /* P3 */
 	WF_PLANTED_park_arms_main_only,    /* P1: those beside it are left as they are */
 	WF_PLANTED_park_ignores_retry,     /* P1: of those beside the main driver */
