@@ -24,13 +24,23 @@
  *       store by the same thread into an earlier one's release sequence: one relaxed store to
  *       bottom, and a thief that reads it does not see the slots below.
  *
+ * THE PROTOCOL, in fifo order
+ *
+ *   Q1  Push: the owner looks at top (A1) if it does not know of room; stores the slot, then bottom
+ *       (R1). No room: O1.
+ *   Q2  Pop: the owner reads top, copies, claims by a compare-and-swap top -> top + 1.
+ *   Q3  Steal: a thief reads top, then bottom; none: done. n = half of it, rounded up; more than
+ *       half a ring: the pair never existed, again. It copies n, then claims them by one
+ *       compare-and-swap top -> top + n.
+ *   Q4  Is-empty: top, then bottom, both seq_cst.
+ *
  * Overflow (fifo). The ring is full, [t, t+size). The owner
- *   1  claims everything: compare-and-swap top t -> t+size. On failure a thief has made room: push.
- *   2  copies the newer half plus the new item out, for the injector.
- *   3  stores bottom = t + size + size/2. The older half, never moved, lies in just those slots.
- *   4  (caller) pushes the copied chain to the injector, then makes the idle-word check.
- * Between 1 and 3 the ring reads empty although the older half is in it: the one false empty of
- * wf_deque_is_empty. Step 4's check is what makes it harmless: it comes after 3, so a worker that
+ *   O1  claims everything: compare-and-swap top t -> t+size. On failure a thief has made room: Q1.
+ *   O2  copies the newer half plus the new item out, for the injector.
+ *   O3  stores bottom = t + size + size/2. The older half, never moved, lies in just those slots.
+ *   O4  (caller) pushes the copied chain to the injector, then makes the idle-word check.
+ * Between O1 and O3 the ring reads empty although the older half is in it: the one false empty of
+ * wf_deque_is_empty. O4's check is what makes it harmless: it comes after O3, so a worker that
  * parked on the false empty is seen by it. Taking bottom back instead of claiming all runs an item
  * twice: a thief that read the old bottom claims what the owner has already taken.
  *
@@ -123,7 +133,9 @@ static inline unsigned wf_deque_push_many(struct wf_deque *d, void *const items[
 		n = (unsigned)room;
 	for (i = 0; i < n; i++)
 		wf_ptr_store_relaxed(wf_deque_slot(d, bottom + i), items[i]);
-	/* R1, with A3 of wf_deque_steal: who sees bottom sees the slots below it, and the items. */
+	/*
+	 * R1, with A3 in wf_deque_steal(): who sees bottom sees the slots below it, and the items.
+	 */
 	wf_u64_store_release(&d->bottom, bottom + n);
 	return n;
 }
@@ -135,9 +147,9 @@ WF_INLINE void wf_deque_push_unchecked(struct wf_deque *d, uint64_t bottom, void
 }
 
 /*
- * Orders everything pushed so far before what the caller loads (seq_cst) next: see the file's top.
- * S1, with the loads of wf_deque_is_empty: either the caller's load of the idle word sees that a
- * worker has parked, or that worker's re-check sees these items. Without it both may miss.
+ * T1, with T6 in wf_deque_is_empty(): orders everything pushed so far before what the caller loads
+ * (seq_cst) next, see the file's top. Either the caller's load of the idle word sees that a worker
+ * has parked, or that worker's re-check sees these items. Without it both may miss.
  */
 static inline void wf_deque_publish(struct wf_deque *d)
 {
@@ -152,7 +164,7 @@ WF_INLINE void wf_deque_count_overflow(struct wf_deque *d)
 
 #if WF_RUN_ORDER_FIFO
 
-/* The oldest item, or NULL if there is none. */
+/* Q2. The oldest item, or NULL if there is none. */
 static inline void *wf_deque_pop(struct wf_deque *d)
 {
 	uint64_t bottom = wf_u64_load_relaxed(&d->bottom);
@@ -169,7 +181,7 @@ static inline void *wf_deque_pop(struct wf_deque *d)
 			wf_u64_store_release(&d->top, top + 1);
 			return item;
 		}
-		/* S2, with itself in wf_deque_steal: one of all claims of this index succeeds. */
+		/* T2, with itself in wf_deque_steal: one of all claims of this index succeeds. */
 		if (WF_LIKELY(wf_u64_cas(&d->top, &top, top + 1))) {
 			d->cached_top = top + 1;
 			return item;
@@ -179,8 +191,8 @@ static inline void *wf_deque_pop(struct wf_deque *d)
 }
 
 /*
- * Takes half of the victim's items (rounded up, at most `max`), the oldest, in order. Returns how
- * many: 0 if there were none, or after WF_DEQUE_STEAL_TRIES lost races.
+ * Q3. Takes half of the victim's items (rounded up, at most `max`), the oldest, in order. Returns
+ * how many: 0 if there were none, or after WF_DEQUE_STEAL_TRIES lost races.
  */
 static inline unsigned wf_deque_steal(struct wf_deque *victim, void *items[], unsigned max)
 {
@@ -188,7 +200,7 @@ static inline unsigned wf_deque_steal(struct wf_deque *victim, void *items[], un
 
 	for (tries = 0; tries < WF_DEQUE_STEAL_TRIES; tries++) {
 		/*
-		 * A2, with S2 and S3: top first. Whoever moved top there had seen a bottom at least
+		 * A2, with T2 and T3: top first. Whoever moved top there had seen a bottom at least
 		 * as large, and so do we: bottom - top cannot come out negative.
 		 */
 		uint64_t top = wf_u64_load_acquire(&victim->top);
@@ -205,8 +217,8 @@ static inline unsigned wf_deque_steal(struct wf_deque *victim, void *items[], un
 		for (i = 0; i < n; i++)
 			items[i] = wf_ptr_load_relaxed(wf_deque_slot(victim, top + i));
 		/*
-		 * S3, with A1 (the copies are made before the owner may reuse the slots; a relaxed
-		 * one lets them sink below it) and with S2.
+		 * T3, with A1 (the copies are made before the owner may reuse the slots; a relaxed
+		 * one lets them sink below it) and with T2.
 		 */
 		if (wf_u64_cas(&victim->top, &top, top + n))
 			return (unsigned)n;
@@ -231,20 +243,21 @@ WF_UNUSED WF_COLD static unsigned wf_deque_overflow(
 		wf_u64_store_seq_cst(&d->bottom, bottom);
 		return i;
 	}
-	/* S4, as S2: from here on all items are the owner's. */
+	/* O1. T4, as T2: from here on all items are the owner's. */
 	if (!wf_u64_cas(&d->top, &top, bottom)) {
 		d->cached_top = top;
 		wf_deque_push_unchecked(d, bottom, item);
 		return 0;
 	}
 	d->cached_top = bottom;
+	/* O2 */
 	for (i = 0; i < WF_RING_SIZE / 2; i++)
 		spill[i] = wf_ptr_load_relaxed(wf_deque_slot(d, bottom + WF_RING_SIZE / 2 + i));
 	spill[i++] = item;
 	wf_deque_count_overflow(d);
 	/*
-	 * S5, as R1 and S1 in one: the older half is visible again before the caller's idle-word
-	 * check; without that a worker that parked on the false empty stays parked.
+	 * O3. T5, as R1 and T1 in one: the older half is visible again before the caller's
+	 * idle-word check; without that a worker that parked on the false empty stays parked.
 	 */
 	wf_u64_store_seq_cst(&d->bottom, bottom + WF_RING_SIZE / 2);
 	return i;
@@ -264,7 +277,7 @@ static inline void *wf_deque_pop(struct wf_deque *d)
 		return NULL;
 	bottom--;
 	/*
-	 * S2, with A3 of wf_deque_steal: announce the claim, then look where the thieves are. One
+	 * T2, with A3 in wf_deque_steal(): announce the claim, then look where the thieves are. One
 	 * of the two sees the other; without StoreLoad order neither does, and both take the item.
 	 */
 	if (WF_PLANTED(deque_pop_without_store_load))
@@ -278,7 +291,7 @@ static inline void *wf_deque_pop(struct wf_deque *d)
 	item = NULL;
 	if (top == bottom) {
 		item = wf_ptr_load_relaxed(wf_deque_slot(d, bottom));
-		/* S3, with itself in wf_deque_steal: the last item goes to one of us. */
+		/* T3, with itself in wf_deque_steal: the last item goes to one of us. */
 		if (WF_PLANTED(deque_last_item_without_cas))
 			wf_u64_store_release(&d->top, top + 1);
 		else if (!wf_u64_cas(&d->top, &top, top + 1))
@@ -298,7 +311,7 @@ static inline unsigned wf_deque_steal(struct wf_deque *victim, void *items[], un
 
 	for (tries = 0; tries < WF_DEQUE_STEAL_TRIES && max > 0; tries++) {
 		/*
-		 * A2 and A3, with S2 of wf_deque_pop: seq_cst and in this order. The owner lowers
+		 * A2 and A3, with T2 in wf_deque_pop(): seq_cst and in this order. The owner lowers
 		 * bottom, then reads top; a thief reads top, then bottom. Also with R1: the slots
 		 * below bottom are as the owner wrote them.
 		 */
@@ -309,7 +322,7 @@ static inline unsigned wf_deque_steal(struct wf_deque *victim, void *items[], un
 			return 0;
 		items[0] = wf_ptr_load_relaxed(wf_deque_slot(victim, top));
 		/*
-		 * S3: with A1 (the copy is made before the owner may reuse the slot), and itself.
+		 * T3: with A1 (the copy is made before the owner may reuse the slot), and itself.
 		 */
 		if (wf_u64_cas(&victim->top, &top, top + 1))
 			return 1;
@@ -339,9 +352,9 @@ WF_UNUSED WF_COLD static unsigned wf_deque_overflow(
 #endif
 
 /*
- * Pushes one item. Returns 0; or, when the ring was full, how many items (the newer half of the
- * ring and then this one, oldest first) were put into spill instead: the caller pushes them to the
- * injector as one chain, and then makes the idle-word check.
+ * Q1. Pushes one item. Returns 0; or, when the ring was full, how many items (the newer half of the
+ * ring and then this one, oldest first) were put into spill instead. O4: the caller pushes them to
+ * the injector as one chain, and then makes the idle-word check.
  */
 static inline unsigned wf_deque_push(
 	struct wf_deque *d, void *item, void *spill[WF_DEQUE_SPILL_MAX])
@@ -356,12 +369,13 @@ static inline unsigned wf_deque_push(
 }
 
 /*
- * Whether nothing can be stolen. Exact at the moment of the second load (top cannot pass bottom, so
- * a bottom equal to an earlier top means equal now), but for the window inside an overflow.
+ * Q4. Whether nothing can be stolen. Exact at the moment of the second load (top cannot pass
+ * bottom, so a bottom equal to an earlier top means equal now), but for the window inside an
+ * overflow.
  */
 static inline bool wf_deque_is_empty(struct wf_deque *d)
 {
-	/* S6, both, with S1 and S5: a parker's re-check, after the RMW that announces the park. */
+	/* T6, both, with T1 and T5: a parker's re-check, after the RMW that announces the park. */
 	uint64_t top = wf_u64_load_seq_cst(&d->top);
 	uint64_t bottom = wf_u64_load_seq_cst(&d->bottom);
 

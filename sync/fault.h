@@ -52,7 +52,7 @@ WF_COLD long wf_fault_ask(void *hook, long call);
 
 WF_INLINE long wf_fault(long call)
 {
-	/* H1: acquire, with whoever put it in place: the hook's state is seen too. */
+	/* B1: acquire, with whoever put it in place: the hook's state is seen too. */
 	void *hook = wf_ptr_load_acquire(&wf_fault_hook);
 
 	return WF_LIKELY(hook == NULL) ? 0 : wf_fault_ask(hook, call);

@@ -18,22 +18,22 @@
  * THE PROTOCOL
  *
  * Work wake: something any worker can take was put into the injector (or a ring).
- *   W1  publish it by an RMW of the queue's own word: a push to the injector is one; after pushes
- *       to a ring, wf_deque_publish.
+ *   W1  (caller) publish it by an RMW of the queue's own word: a push to the injector is one; after
+ *       pushes to a ring, wf_deque_publish.
  *   W2  wf_idle_claim_any: load the idle word, seq_cst. A searcher exists, or nobody is parked:
  *       done.
  *   W3  else one RMW clears some parked bit and adds a searcher; on failure W2 again.
- *   W4  deliver a WORK token to that worker.
+ *   W4  (caller) deliver a WORK token to that worker.
  *
  * Directed wake: something only worker w can take was put into its inbox.
- *   D1  publish by RMW (the inbox's push).
+ *   D1  (caller) publish by RMW (the inbox's push).
  *   D2  wf_idle_claim_one: load, seq_cst. w's bit is clear: done, it is awake and will look.
  *   D3  one RMW clears the bit; if it was still set, deliver a DIRECTED token. Searchers stay as
  *       they are. A wake-all (wf_idle_claim_all) is D3 for every bit at once.
  *
  * Search.
  *   S1  wf_idle_search_begin: one RMW adds a searcher, unless there are enough.
- *   S2  take: from the injector, or steal from a ring.
+ *   S2  (caller) take: from the injector, or steal from a ring.
  *   S3  found: publish the loot in the own ring (wf_deque_publish), *then* wf_idle_search_end. If
  *       that was the last searcher: W2 to W4. All this before anything of the loot is run; what is
  *       run next need not be in the ring. Found nothing: park (below), or end the search the same
@@ -41,13 +41,13 @@
  *
  * Park.
  *   P1  wf_idle_park: one RMW sets the own bit and, if searching, takes one searcher off.
- *   P2  re-check all there is with seq_cst loads: stop flag, inbox, injector, own ring and every
- *       victim's, driver, timers.
- *   P3  nothing: sleep in the driver, RCU offline.
+ *   P2  (caller) re-check all there is with seq_cst loads: stop flag, inbox, injector, own ring and
+ *       every victim's, driver, timers.
+ *   P3  (caller) nothing: sleep in the driver, RCU offline.
  *   P4  P2 found something, or the sleep ended: wf_idle_unpark_self, one RMW. True: the bit was
  *       still set, nobody has claimed us. False: a waker has; wait for its token, consume it, act
- *       on its kind. A WORK token makes this worker a searcher (already counted: I2): search, then
- *       S3 or P1.
+ *       on its kind. A WORK token makes this worker a searcher (already counted: I2): search, and
+ *       end that by S3 or P1.
  *
  * WHY NO WAKE IS LOST
  *
@@ -129,7 +129,7 @@ static inline void wf_idle_init(struct wf_idle *idle, unsigned workers)
 }
 
 /*
- * Any. A guess whether a work wake would find somebody: after each push to a ring, where an RMW
+ * Any. A guess whether W2 would find somebody: after each push to a ring, where an RMW
  * would cost more than the push. wf_idle_claim_any after wf_deque_publish makes it certain, once
  * per turn.
  */
@@ -243,11 +243,14 @@ static inline bool wf_idle_unpark_self(struct wf_idle *idle, unsigned worker)
 
 /*
  * Any. Whether every worker is parked now: the caller, parked itself, may be the last one awake,
- * and looks whether the runtime has anything left to do. L3, with M1: of workers that park at once,
- * at least the last in the word's order sees all bits.
+ * and looks whether the runtime has anything left to do.
  */
 static inline bool wf_idle_all_parked(struct wf_idle *idle)
 {
+	/*
+	 * L3, with M1: of workers that park at once, at least the last in the word's order sees
+	 * all.
+	 */
 	return (wf_u64_load_seq_cst(&idle->word) & WF_IDLE_PARKED) == idle->workers_mask;
 }
 

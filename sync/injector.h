@@ -10,15 +10,15 @@
  * lasts from a consumer's grab to its push-back. An ORDERED batch is a remainder pushed back,
  * number = that of its grab (from 1); singles and overflow chains have number 0.
  *
- * Consumer, in steps (wf_injector_refill does all of them):
- *   1  grab: take the whole stack (one compare-and-swap), then a number.
- *   2  order it: ORDERED batches first, older number first; then the others, in the order of their
- *      pushes (the stack's, reversed). What was ordered once is appended by its tail, not walked.
- *   3  run the first; move up to half a ring into one's own ring.
- *   4  push the rest back as one ORDERED batch (one compare-and-swap).
- *   5  (caller) idle-word check: during the hold is-empty said empty, and a worker may have parked
- *      on that. wf_injector_refill has done the read-modify-writes that must come before that
- *      check.
+ * Consumer, in steps (wf_injector_refill does all but the last):
+ *   G1  grab: take the whole stack (one compare-and-swap), then a number.
+ *   G2  order it: ORDERED batches first, older number first; then the others, in the order of their
+ *       pushes (the stack's, reversed). What was ordered once is appended by its tail, not walked.
+ *   G3  run the first; move up to half a ring into one's own ring.
+ *   G4  push the rest back as one ORDERED batch (one compare-and-swap).
+ *   G5  (caller) idle-word check: during the hold is-empty said empty, and a worker may have parked
+ *       on that. wf_injector_refill has done the read-modify-writes that must come before that
+ *       check.
  *
  * Order. With one consumer: FIFO, exactly the order of the pushes. With several: an item can be
  * overtaken only by items that were pushed or grabbed during a hold of its own batch. The number is
@@ -36,11 +36,14 @@
  * After its push a node may be consumed, and its memory reused, before the push returns: the pusher
  * never touches it again (nor a chain's nodes, the caller included).
  *
- * Closing. Bit 0 of the head word; every compare-and-swap keeps it. After wf_injector_close has
- * returned no push succeeds, and what was pushed before is in the stack, or in the hands of a
- * consumer, whose push-back still succeeds. So a closer who waits until all holds are over and then
- * grabs until the queue is empty has everything. (This is why a grab is a compare-and-swap: an
- * exchange for 0 wipes the bit out.)
+ * Closing. Bit 0 of the head word.
+ *   X1  the closer sets the bit by a read-modify-write of the head word.
+ *   X2  a push reads the bit in the word that its compare-and-swap expects, and is refused.
+ *   X3  a grab keeps the bit. (So it is a compare-and-swap: an exchange for 0 wipes it out.)
+ *   X4  a push-back keeps it too, and succeeds all the same.
+ * So after wf_injector_close has returned no push succeeds, and what was pushed before is in the
+ * stack, or in the hands of a consumer. A closer who waits until all holds are over and then grabs
+ * until the queue is empty has everything.
  *
  * Progress. push, push_chain, push_back, grab: lock-free (a retry means that another operation
  * succeeded); no operation waits for a preempted one. is_empty, close: wait-free, lock-free.
@@ -114,12 +117,12 @@ WF_INLINE enum wf_push wf_injector_push_batch(
 
 	WF_ASSERT(((uintptr_t)first & 7) == 0);
 	do {
-		if (closable && (head & WF_INJECTOR_CLOSED))
+		if (closable && (head & WF_INJECTOR_CLOSED)) /* X2, X4 */
 			return WF_PUSH_CLOSED;
 		first->batch_next = wf_injector_top(head);
 		/*
-		 * S1. With S2 of wf_injector_take: the consumer sees the nodes and the items
-		 * (pushers below are seen through the chain of read-modify-writes). With S3 of
+		 * H1. With H2 of wf_injector_take: the consumer sees the nodes and the items
+		 * (pushers below are seen through the chain of read-modify-writes). With H3 of
 		 * wf_injector_is_empty: the first half of "publish, then look at the idle word".
 		 */
 	} while (!wf_u64_cas(
@@ -162,10 +165,9 @@ static inline enum wf_push wf_injector_send(
 }
 
 /*
- * Whether the stack is empty; what consumers hold is not in it (see step 5 at the file's top).
- * S3, with S1: a parker's re-check, after the read-modify-write that announces the park. Either it
- * sees the push, or the pusher's seq_cst load of the idle word sees the park. Weaker, both may
- * miss.
+ * H3, with H1: whether the stack is empty; what consumers hold is not in it (see G5). A parker's
+ * re-check, after the read-modify-write that announces the park: either it sees the push, or the
+ * pusher's seq_cst load of the idle word sees the park. Weaker, both may miss.
  */
 static inline bool wf_injector_is_empty(struct wf_injector *injector)
 {
@@ -181,13 +183,13 @@ static inline bool wf_injector_is_empty_relaxed(const struct wf_injector *inject
 /* From the return on every push is refused. Idempotent. */
 static inline void wf_injector_close(struct wf_injector *injector)
 {
-	/* S4, with S1: a push is either below this bit, or sees it. */
+	/* X1. H4, with H1: a push is either below this bit, or sees it. */
 	(void)wf_u64_fetch_or(&injector->head, WF_INJECTOR_CLOSED);
 }
 
 static inline bool wf_injector_is_closed(struct wf_injector *injector)
 {
-	/* A1, with S4: who sees the queue closed sees all that the closer did before. */
+	/* H5, with H4: who sees the queue closed sees all that the closer did before. */
 	return (wf_u64_load_acquire(&injector->head) & WF_INJECTOR_CLOSED) != 0;
 }
 
@@ -199,7 +201,7 @@ static inline struct wf_node *wf_injector_take(struct wf_injector *injector)
 	do {
 		if (wf_injector_top(head) == NULL)
 			return NULL;
-		/* S2, with S1: the nodes are as their pushers left them. */
+		/* X3. H2, with H1: the nodes are as their pushers left them. */
 	} while (!wf_u64_cas(&injector->head, &head,
 		WF_PLANTED(injector_grab_clears_closed) ? 0 : head & WF_INJECTOR_CLOSED));
 	return wf_injector_top(head);
@@ -230,7 +232,7 @@ WF_INLINE void wf_chain_append(struct wf_chain *chain, struct wf_node *first, st
 	chain->last = last;
 }
 
-/* Step 2 at the file's top: makes one list of the batches. */
+/* G2: makes one list of the batches. */
 static inline void wf_injector_order(struct wf_node *batches, struct wf_chain *chain)
 {
 	struct wf_node *ordered = NULL, *batch, *below;
@@ -256,7 +258,7 @@ static inline void wf_injector_order(struct wf_node *batches, struct wf_chain *c
 		wf_chain_append(chain, others.first, others.last);
 }
 
-/* Takes everything, in order. False: it was empty. */
+/* G1, G2. Takes everything, in order. False: it was empty. */
 static inline bool wf_injector_grab(struct wf_injector *injector, struct wf_chain *chain_out)
 {
 	struct wf_node *batches = wf_injector_take(injector);
@@ -282,8 +284,8 @@ static inline struct wf_node *wf_chain_pop(struct wf_chain *chain)
 }
 
 /*
- * Puts what is left of a grabbed chain back, in front of everything younger, without walking it.
- * Succeeds on a closed queue too. An empty chain is nothing. Then: the idle-word check.
+ * G4. Puts what is left of a grabbed chain back, in front of everything younger, without walking
+ * it. Succeeds on a closed queue too. An empty chain is nothing. Then: the idle-word check.
  */
 static inline void wf_injector_push_back(struct wf_injector *injector, struct wf_chain *chain)
 {
@@ -354,14 +356,14 @@ static inline bool wf_injector_drain(struct wf_injector *inbox, struct wf_fifo *
 	return true;
 }
 
-/* What wf_injector_refill left for others to take. If anything: idle-word check. */
+/* G5: what wf_injector_refill left for others to take. If anything: idle-word check. */
 struct wf_refill {
 	unsigned moved;   /* items in the own ring */
 	bool pushed_back; /* items in the injector */
 };
 
 /*
- * Steps 1 to 4 at the file's top, for the owner of `own`. Returns the first item (to run now), or
+ * G1 to G4, for the owner of `own`. Returns the first item (to run now), or
  * NULL if the injector was empty. An item is the object around the node: node_offset is the node's
  * offset in it. Ends with a read-modify-write of all it has published, so the caller goes straight
  * on to wf_idle_claim_any.
@@ -379,7 +381,7 @@ static inline void *wf_injector_refill(struct wf_injector *injector, struct wf_d
 	if (!wf_injector_grab(injector, &chain))
 		return NULL;
 	first = (char *)wf_chain_pop(&chain) - node_offset;
-	room = (unsigned)wf_deque_room(own, WF_RING_SIZE / 2);
+	room = (unsigned)wf_deque_room(own, WF_RING_SIZE / 2); /* G3 */
 	while (n < WF_RING_SIZE / 2 && n < room && (node = wf_chain_pop(&chain)) != NULL)
 		items[n++] = (char *)node - node_offset;
 	if (n > 0) {

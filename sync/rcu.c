@@ -219,7 +219,7 @@ static uint64_t now_ns(void)
 /* Whether a rest of this kind is over, or must not begin. */
 static bool must_work(struct wf_rcu_domain *domain, uint32_t kind)
 {
-	/* S1, all three, with M1 and M2 of wf_rcu_retire and M3 of demand: the file's top. */
+	/* U5, all three, with U1 and U2 of wf_rcu_retire and U3 of demand: the file's top. */
 	if (wf_u32_load_seq_cst(&domain->flags) != 0)
 		return true;
 	if (wf_injector_is_empty(&domain->retired))
@@ -229,7 +229,7 @@ static bool must_work(struct wf_rcu_domain *domain, uint32_t kind)
 
 static void rest(struct wf_rcu_domain *domain, uint32_t kind, uint64_t timeout_ns)
 {
-	/* M4, with S2 of wake_if: from here on a retirer may wake us. */
+	/* U4, with U6 of wake_if: from here on a retirer may wake us. */
 	(void)wf_u32_exchange(&domain->sleep, kind);
 	if (!must_work(domain, kind) && !wf_fault(SYS_futex))
 		(void)wf_futex_sleep(&domain->sleep, kind, timeout_ns);
@@ -282,7 +282,7 @@ static void *reclaimer(void *arg)
 			rest(domain, IDLE, WF_FUTEX_FOREVER);
 		rest(domain, PACING, domain->age_limit_ns);
 		/*
-		 * A1, with M3 of demand: a stop is seen before the queue is found empty for good.
+		 * U7, with U3 of demand: a stop is seen before the queue is found empty for good.
 		 */
 		if (wf_u32_fetch_and(&domain->flags, ~(uint32_t)HURRY) & STOP &&
 			wf_injector_is_empty(&domain->retired))
@@ -299,7 +299,7 @@ static void *reclaimer(void *arg)
 /* Wakes the reclaimer if it sleeps as `kind`. */
 static void wake_if(struct wf_rcu_domain *domain, uint32_t kind)
 {
-	/* S2, with M4 of rest: the caller has published by an RMW. */
+	/* U6, with U4 of rest: the caller has published by an RMW. */
 	uint32_t sleep = wf_u32_load_seq_cst(&domain->sleep);
 
 	/* One of many retirers makes the system call. */
@@ -314,9 +314,9 @@ void wf_rcu_retire(struct wf_rcu_domain *domain, struct wf_rcu_batch *batch,
 	enum wf_push pushed;
 
 	batch->callback = callback;
-	/* M1, with S1. First, so that the reclaimer never takes off what is not yet on. */
+	/* U1, with U5. First, so that the reclaimer never takes off what is not yet on. */
 	bytes += wf_u64_fetch_add(&domain->bytes, bytes);
-	pushed = wf_injector_push(&domain->retired, &batch->node); /* M2, with S1 */
+	pushed = wf_injector_push(&domain->retired, &batch->node); /* U2, with U5 */
 	WF_CHECK(pushed != WF_PUSH_CLOSED);
 	if (pushed == WF_PUSH_FIRST)
 		wake_if(domain, IDLE);
@@ -326,7 +326,7 @@ void wf_rcu_retire(struct wf_rcu_domain *domain, struct wf_rcu_batch *batch,
 
 static void demand(struct wf_rcu_domain *domain, uint32_t flag)
 {
-	wf_u32_fetch_or(&domain->flags, flag); /* M3, with S1 and A1 */
+	wf_u32_fetch_or(&domain->flags, flag); /* U3, with U5 and U7 */
 	wake_if(domain, PACING);
 	wake_if(domain, IDLE);
 }
@@ -346,7 +346,7 @@ static void barrier_passed(struct wf_rcu_batch *batch)
 	struct barrier *barrier = WF_CONTAINER_OF(batch, struct barrier, batch);
 
 	/*
-	 * R1, with A2: what the callbacks before did. Then the barrier may be gone: only its
+	 * U8, with U9: what the callbacks before did. Then the barrier may be gone: only its
 	 * address goes to the kernel, where a wake of nobody is nothing.
 	 */
 	wf_u32_store_release(&barrier->passed, 1);
@@ -360,7 +360,7 @@ void wf_rcu_barrier(struct wf_rcu_domain *domain)
 	WF_ASSERT(!wf_rcu_is_online());
 	wf_rcu_retire(domain, &barrier.batch, barrier_passed);
 	wf_rcu_hurry(domain);
-	while (wf_u32_load_acquire(&barrier.passed) == 0) /* A2, with R1 */
+	while (wf_u32_load_acquire(&barrier.passed) == 0) /* U9, with U8 */
 		(void)wf_futex_sleep(&barrier.passed, 0, WF_FUTEX_FOREVER);
 }
 

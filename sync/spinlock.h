@@ -61,7 +61,7 @@ WF_INLINE bool wf_spinlock_take(struct wf_spinlock *lock, uint32_t owner)
 	uint32_t free_word = 0;
 
 	/*
-	 * A1, with R1 of wf_spinlock_unlock: what the last holder wrote is seen; without it two
+	 * K1, with K2 of wf_spinlock_unlock: what the last holder wrote is seen; without it two
 	 * holders work on different versions of what the lock protects.
 	 */
 	return wf_u32_cas(&lock->word, &free_word, owner);
@@ -113,7 +113,7 @@ static inline void wf_spinlock_unlock(struct wf_spinlock *lock)
 	uint32_t word;
 
 	WF_ASSERT(wf_spinlock_is_mine(lock));
-	/* R1, with A1. An exchange, because a plain store would lose a WAITERS set in between. */
+	/* K2, with K1. An exchange, because a plain store would lose a WAITERS set in between. */
 	if (WF_PLANTED(spinlock_unlock_by_store)) {
 		word = wf_u32_load_relaxed(&lock->word);
 		wf_u32_store_release(&lock->word, 0);

@@ -16,7 +16,7 @@
  *	CHECK_BEFORE_PUSH  W2 before W1
  *	NO_RECHECK         P2 missing
  *	RECHECK_BEFORE_BIT P2 before P1
- *	NO_REFILL_CHECK    step 5 of sync/injector.h missing: what was moved into a ring is not told
+ *	NO_REFILL_CHECK    G5 of sync/injector.h missing: what was moved into a ring is not told
  *	NO_LAST_SEARCHER   S3 missing: the last searcher wakes nobody
  *	TOKEN_KIND_IGNORED P4: a worker woken by a WORK token forgets that it is counted
  *	DIRECTED_COUNTS    D3 adds a searcher as W3 does
