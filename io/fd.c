@@ -41,7 +41,9 @@ static WF_COLD struct wf_fd_entry *entry_make(int fd)
 
 	if (wf_map_kernel.map(wf_map_kernel.ctx, segment_bytes(segment), &entries) < 0)
 		return wf_fd_find(fd);
-	/* F4: release (the RMW), with F1. The entries are zero: FREE, no home. */
+	/*
+	 * F4: release (the RMW), with F1 in wf_fd_find(). The entries are zero: FREE, no home.
+	 */
 	if (!wf_ptr_cas(&wf_fd_segments[segment], &none, entries))
 		(void)wf_map_kernel.unmap(wf_map_kernel.ctx, entries, segment_bytes(segment));
 	return wf_fd_find(fd);
@@ -219,7 +221,7 @@ int wf_fd_reset(int fd, uint64_t kind, uint32_t *generation_out)
 		return -ENOMEM;
 	word = wf_u64_load_relaxed(&entry->word);
 	while (WF_LIKELY(wf_fd_state(word) == WF_FD_FREE || is_in_close(word))) {
-		/* F8: acquire and release (the RMW), with F9 of the number's last use, and F2. */
+		/* F8: acquire and release (the RMW), with F9, for the number's last use, and F2. */
 		if (wf_u64_cas(&entry->word, &word, word_make(wf_fd_generation(word) + 1, rest))) {
 			word = word_make(wf_fd_generation(word) + 1, rest);
 			goto out;
@@ -236,7 +238,10 @@ out:
 /* The entry's last word: free, unless a reset has been faster. */
 static void release(struct wf_fd_entry *entry, uint64_t word)
 {
-	/* F9: release (the RMW), with F8: the entry is clean before the number is used again. */
+	/*
+	 * F9: release (the RMW), with F8 in wf_fd_reset(): the entry is clean before the number is
+	 * used again.
+	 */
 	(void)wf_u64_cas(&entry->word, &word, wf_fd_word_free(word));
 }
 
@@ -257,6 +262,7 @@ static int finish_virtual(struct wf_fd_entry *entry)
 	return 0;
 }
 
+/* C4 */
 int wf_fd_finish(struct wf_fd_entry *entry, int fd, uint64_t word)
 {
 	int r;
@@ -294,7 +300,10 @@ static int close_begin(struct wf_fd_entry *entry, uint32_t generation, uint64_t 
 			return -EBADF;
 		if (operations(word))
 			next++;
-		/* F10: acquire and release (the RMW), with F2: an operation is counted or fails. */
+		/*
+		 * F10: acquire and release (the RMW), with F2 in wf_op_begin(): an operation is
+		 * counted or fails.
+		 */
 		if (wf_u64_cas(&entry->word, &word, next)) {
 			*word_out = next;
 			return 0;
@@ -358,7 +367,7 @@ int wf_fd_close(int fd, uint32_t generation)
 		return wf_fd_finish(entry, fd, op.word);
 	op.entry = entry;
 	if (!WF_PLANTED(fd_close_tells_nobody))
-		wf_fd_wake_all(entry);
+		wf_fd_wake_all(entry); /* C2 */
 	shut_down(fd);
 	wf_op_end(&op);
 	return 0;

@@ -29,9 +29,13 @@
  *	   out of a CLOSING entry closes the descriptor.
  * So a call that need not wait is two uncontended CASes and its system call.
  *
- * An event, by the driver of the home worker: E1 lock; E2 drop it if the generation or the home is
- * another; E3 CAS ready bits in, tick + 1; E4 take the waiters out; E5 unlock; E6 claim their
- * waits.
+ * An event, by the driver of the home worker:
+ *	E1 lock;
+ *	E2 drop it if the generation or the home is another;
+ *	E3 CAS ready bits in, tick + 1;
+ *	E4 take the waiters out;
+ *	E5 unlock;
+ *	E6 claim their waits.
  *
  * Why readiness is never lost (I1): the kernel reports each edge after it has happened. An edge
  * that came before O3 is part of what O3 sees. One that comes after O3 bumps the tick (E3) after
@@ -207,7 +211,7 @@ WF_INLINE struct wf_fd_entry *wf_fd_find(int fd)
 		return NULL;
 	segment = 22u - (unsigned)__builtin_clz(number | ((1u << WF_FD_FIRST_SEGMENT_SHIFT) - 1));
 	first = segment ? 1u << (WF_FD_FIRST_SEGMENT_SHIFT - 1 + segment) : 0;
-	/* F1: acquire, with segment_make(): the entries are mapped before they are seen. */
+	/* F1: acquire, with F4 in entry_make(): the entries are mapped before they are seen. */
 	entries = wf_ptr_load_acquire(&wf_fd_segments[segment]);
 	return WF_LIKELY(entries != NULL) ? &entries[number - first] : NULL;
 }
@@ -231,8 +235,9 @@ WF_INLINE int wf_op_begin(struct wf_op *op, int fd)
 	op->entry = entry;
 	word = wf_u64_load_relaxed(&entry->word);
 	/*
-	 * F2: acquire (the RMW), with E3 and O4: who sees READ set sees why; and release, with F5:
-	 * the closer counts this operation before anything it does.
+	 * F2: acquire (the RMW), with F7 in report() and F8 in wf_fd_reset(): who sees READ set
+	 * sees why; and release, with F10 in close_begin(): the closer counts this operation before
+	 * anything it does.
 	 */
 	while (WF_LIKELY(wf_fd_state(word) == WF_FD_OPEN &&
 		   (word & WF_FD_OPERATIONS) < WF_FD_OPERATIONS_MAX)) {
@@ -244,7 +249,7 @@ WF_INLINE int wf_op_begin(struct wf_op *op, int fd)
 	return wf_op_begin_slow(op, fd);
 }
 
-/* The last one out of a CLOSING entry: closes the descriptor. */
+/* C4: the last one out of a CLOSING entry closes the descriptor. */
 int wf_fd_finish(struct wf_fd_entry *entry, int fd, uint64_t word);
 
 /*
@@ -263,8 +268,9 @@ WF_INLINE void wf_op_end(struct wf_op *op)
 		if (((word ^ op->word) & WF_FD_TICK) == 0)
 			left &= ~op->done;
 		/*
-		 * F3: release (the RMW), with F2 and F4: the system call is over before the last
-		 * one closes the descriptor, and READ is cleared after the call that proved it.
+		 * F3: acquire and release (the RMW), with itself: the system call is over before
+		 * the last one closes the descriptor; and with F2: READ is cleared after the call
+		 * that proved it.
 		 */
 	} while (WF_UNLIKELY(!wf_u64_cas(&op->entry->word, &word, left)));
 	if (WF_UNLIKELY((left & (WF_FD_STATE | WF_FD_OPERATIONS)) == WF_FD_CLOSING) &&
@@ -290,7 +296,7 @@ WF_INLINE int wf_op_turn(struct wf_op *op, uint64_t ready, weft_time deadline, b
 /* O4: the try gave EAGAIN. */
 void wf_op_miss(struct wf_op *op, uint64_t ready);
 
-/* After a try that gave `count` of `size` bytes: O3's short count. */
+/* O3: after a try that gave `count` of `size` bytes, perhaps a short count. */
 WF_INLINE void wf_op_moved(struct wf_op *op, uint64_t ready, size_t count, size_t size)
 {
 	op->done = count < size && (op->word & (WF_FD_TCP | WF_FD_STICKY)) == WF_FD_TCP ? ready : 0;

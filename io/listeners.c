@@ -2,9 +2,9 @@
  * listeners.c: the listening sockets of weft_serve(), one per worker, sharing a port by
  * SO_REUSEPORT.
  *
- *	S1 a probe socket is bound without SO_REUSEPORT, and closed: a port in use is an error, also
+ *	L1 a probe socket is bound without SO_REUSEPORT, and closed: a port in use is an error, also
  *	   if its user shares it; port 0 becomes a number.
- *	S2 the listeners are bound and begin to listen, one after the other. The kernel numbers them
+ *	L2 the listeners are bound and begin to listen, one after the other. The kernel numbers them
  *	   in that order, so nothing else may join the group in between.
  *
  * When every worker has a CPU of its own, a filter on the group maps the CPU that a connection
@@ -12,7 +12,7 @@
  * is wrong for all but one in `count`. The filter is in place before the first listens. Otherwise
  * the hash spreads connections.
  *
- * Stateless. Between S1 and S2 somebody else may take the port: S2 then fails, and is tried again
+ * Stateless. Between L1 and L2 somebody else may take the port: L2 then fails, and is tried again
  * with another port if the kernel chose it. Only two that share ports and begin within the same few
  * microseconds may both get it: the kernel has no way to ask and take in one step.
  */
@@ -45,7 +45,7 @@ static bool can_steer(const struct weft_rt *rt, unsigned count)
 	return count > 1;
 }
 
-/* if (cpu == C0) return 0; if (cpu == C1) return 1; … return cpu % count. */
+/* if (cpu == c0) return 0; if (cpu == c1) return 1; … return cpu % count. */
 static int steer(int fd, const struct weft_rt *rt, unsigned count)
 {
 	struct sock_filter code[2 * WF_WORKERS_MAX + 3];
@@ -67,7 +67,7 @@ static int steer(int fd, const struct weft_rt *rt, unsigned count)
 		sizeof(program));
 }
 
-/* S1: the address to listen on, with a port that nobody listens on. */
+/* L1: the address to listen on, with a port that nobody listens on. */
 static int probe(const struct wf_addrs *addrs, struct wf_addr *used_out)
 {
 	int fd = wf_socket_bind_first(addrs, 0, used_out);
@@ -92,7 +92,7 @@ static int listener_enter(int fd, int backlog, struct wf_listener *listener_out)
 	return r;
 }
 
-/* S2: all of them or none. */
+/* L2: all of them or none. */
 static int open_all(struct weft_rt *rt, const struct wf_addr *addr, int backlog, unsigned count,
 	struct wf_listener *listeners_out, bool *steered_out)
 {

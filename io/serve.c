@@ -3,10 +3,10 @@
  * connection.
  *
  * Beginning:
- *	S1, S2 listeners.c opens a listener per worker, steered by CPU where that is possible.
- *	S3 the bound address is asked for.
- *	S4 an acceptor per listener is made, with its stack, pinned to its worker, suspended.
- *	S5 on_listen; then they are woken. Nothing can fail any more.
+ *	S1 listeners.c opens a listener per worker, steered by CPU where that is possible.
+ *	S2 the bound address is asked for.
+ *	S3 an acceptor per listener is made, with its stack, pinned to its worker, suspended.
+ *	S4 on_listen; then they are woken. Nothing can fail any more.
  * A failure undoes the steps before it.
  *
  * Accepting: an acceptor takes up to accept_budget connections in a row, then yields. Each becomes
@@ -577,6 +577,7 @@ void wf_servers_drain(struct wf_servers *servers)
 	}
 }
 
+/* S3 */
 static int acceptor_start(struct wf_server *server, unsigned i)
 {
 	struct acceptor *acceptor = &server->acceptors[i];
@@ -602,7 +603,7 @@ static int acceptor_start(struct wf_server *server, unsigned i)
 	return r;
 }
 
-/* S5 */
+/* S4 */
 static void acceptors_wake(const struct wf_server *server)
 {
 	for (unsigned i = 0; i < server->count; i++)
@@ -644,7 +645,7 @@ static int server_run(struct wf_server *server, const char *address)
 
 /* --- Beginning --- */
 
-/* S1, S2. */
+/* S1. */
 static int server_listen(struct wf_server *server, const struct wf_addrs *addrs)
 {
 	struct wf_listener listeners[WF_WORKERS_MAX];
@@ -659,7 +660,9 @@ static int server_listen(struct wf_server *server, const struct wf_addrs *addrs)
 	return r;
 }
 
-/* What on_listen will be told: who waits for it must not wait for ever because it is not known. */
+/*
+ * S2. What on_listen will be told: who waits for it must not wait for ever because it is not known.
+ */
 static int bound_address(const struct wf_server *server, char text_out[WEFT_ADDRESS_MAX])
 {
 	return server->opts.on_listen

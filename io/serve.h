@@ -14,7 +14,7 @@ struct wf_servers {
 	bool draining;           /* new ones end at once */
 };
 
-/* Step 0 of a stop: servers accept what is queued, and end. Any thread. */
+/* A stop has begun: servers accept what is queued, and end. Any thread. */
 void wf_servers_drain(struct wf_servers *servers);
 
 #endif

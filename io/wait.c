@@ -177,7 +177,7 @@ WF_COLD void wf_fd_wake_all(struct wf_fd_entry *entry)
 /* Takes a new sample. */
 int wf_op_sample(struct wf_op *op)
 {
-	/* F5: acquire, with E3: who sees READ set sees why. */
+	/* F5: acquire, with F7 in report(): who sees READ set sees why. */
 	uint64_t word = wf_u64_load_acquire(&op->entry->word);
 
 	if (WF_UNLIKELY(wf_fd_generation(word ^ op->word)))
@@ -191,7 +191,7 @@ static void clear_ready(struct wf_op *op, uint64_t ready)
 {
 	uint64_t word = wf_u64_load_relaxed(&op->entry->word);
 
-	/* F6: release (the RMW), with F5: the call that proved it came before. */
+	/* F6: release (the RMW), with F5 in wf_op_sample(): the call that proved it came before. */
 	while ((((word ^ op->word) & (WF_FD_TICK | ~(uint64_t)0 << WF_FD_GENERATION_SHIFT)) == 0 ||
 		       WF_PLANTED(fd_miss_forgets_event)) &&
 		(word & ready)) {
@@ -575,7 +575,7 @@ static void report(struct wf_fd_entry *entry, uint64_t ready)
 
 	do {
 		next = (word & ~WF_FD_TICK) | ((word + WF_FD_TICK_ONE) & WF_FD_TICK) | ready;
-		/* F7: release (the RMW), with F2 and F5. */
+		/* F7: release (the RMW), with F2 in wf_op_begin(), F5 in wf_op_sample(). */
 	} while (!wf_u64_cas(&entry->word, &word, next));
 }
 
@@ -614,7 +614,7 @@ void wf_fd_event(struct wf_poller *poller, uint64_t token, uint64_t ready)
 		return;
 	report(entry, ready);
 	take_ready(entry, ready, &wakes);
-	wf_spinlock_unlock(&entry->lock);
+	wf_spinlock_unlock(&entry->lock); /* E5 */
 	while (WF_UNLIKELY(!claim_ready(poller, &wakes) || wakes.more)) {
 		if (!event_begin(entry, poller, token))
 			return;
