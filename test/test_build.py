@@ -389,3 +389,58 @@ class Layers(unittest.TestCase):
                                                                     re.escape(message)))
         for path, _ in harmless:
             self.assertNotIn(path, result.stdout)
+
+
+class Labels(unittest.TestCase):
+    TEXT = "/*\n * a.c: why.\n *\n *\tP1 arm\n *\tP2 announce\n */\n"
+    CODE = ("/* P1 */\nstatic void arm(void)\n{\n}\n\n"
+            "static void park(void)\n{\n\t/* P2, P3: with A1 in arm(). */\n}\n")
+
+    def labels(self, **files):
+        """Problems in a tree of these files; names are written with __ for / and _ for the dot."""
+        with tempfile.TemporaryDirectory() as place:
+            for name, text in files.items():
+                write(place, name.replace("__", "/").replace("_", "."), text)
+            result = run(sys.executable, "test/tools/labels.py", place)
+        self.assertEqual(result.returncode, result.stdout != "labels: nothing to report\n")
+        return result.stdout
+
+    def test_the_tree_keeps_them(self):
+        result = run(sys.executable, "test/tools/labels.py")
+        self.assertEqual((result.stdout, result.returncode), ("labels: nothing to report\n", 0))
+
+    def test_each_kind_of_violation_is_found(self):
+        code = self.CODE.replace("/* P1 */", "/* P1, A1: with P2 in park(). */")
+        readme = "# core/\n\n* P3 (caller) sleep\n"
+        good = self.labels(core__a_c=self.TEXT + code, core__README_md=readme)
+        self.assertEqual(good, "labels: nothing to report\n")
+        planted = (
+            (dict(core__README_md=readme + "* P4 wake\n"), "no place in the code is labelled P4"),
+            (dict(core__README_md=readme + "\nSee Q7.\n"), "Q7 is defined nowhere in core/"),
+            (dict(core__README_md=readme + "\nSee sync/b.h, Z1.\n"), "Z1 is defined nowhere"),
+            (dict(core__a_c=self.TEXT + code.replace("with A1 in arm()", "with A2")),
+             "A2 is defined nowhere in core/"),
+            (dict(core__a_c=self.TEXT + code.replace("A1 in arm", "P2 in arm")),
+             "P2 is not labelled in arm()"),
+            (dict(core__a_c=self.TEXT + code.replace("in arm()", "in disarm()")),
+             "A1 of disarm: there is no such function"),
+            (dict(core__b_c="/*\n * b.c: also.\n */\n/* A1: another. */\n"),
+             "A1 has another meaning in core/a.c"),
+            (dict(core__b_c="/*\n * b.c: also.\n *\tP1 another\n */\n"),
+             "step P1 stands elsewhere too"),
+            (dict(core__b_c="/* b.c */\n/* Any; P9. Whatever. */\n/* P9, as P8. */\n"),
+             "P8 is defined nowhere"),
+        )
+        for files, message in planted:
+            tree = {"core__a_c": self.TEXT + code, "core__README_md": readme, **files}
+            with self.subTest(message):
+                said = self.labels(**tree)
+                self.assertIn(message, said)
+                self.assertEqual(said.count("\n"), 1, said)
+
+    def test_other_folders_and_invariants_are_told_apart(self):
+        said = self.labels(
+            core__a_c="/* a.c: I1 is an invariant here. C11 is no label. */\n"
+                      "/* K1: as sync/b.h has it in L1; I2. */\n",
+            sync__b_h="/* b.h: I1 too. */\n/* L1: acquire. */\n")
+        self.assertEqual(said, "labels: nothing to report\n")
