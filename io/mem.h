@@ -109,6 +109,7 @@ struct wf_mem_inflow {
 	weft_time last_due; /* of the latest chunk */
 	weft_time end_due;  /* WEFT_FOREVER: no end yet */
 	int error;          /* to be reported once, when the end is due */
+	bool was_reset;     /* the connection; told or not */
 	bool wants_space;   /* the sender could not leave everything */
 	bool shut;          /* the receiver has shut reading: what comes is dropped */
 };

@@ -368,8 +368,10 @@ static void end_peer(struct wf_mem_socket *socket, struct wf_mem_socket *peer,
 			due = in->last_due;
 		if (in->end_due == WEFT_FOREVER)
 			in->end_due = in->last_due = due;
-		if (error)
+		if (error) {
 			in->error = error;
+			in->was_reset = true;
+		}
 		if (cut)
 			wf_ptr_store_relaxed(&peer->peer, NULL);
 	}
@@ -430,6 +432,7 @@ static WF_COLD void reset(struct wf_mem_socket *socket)
 	peer = take_peer(socket, &generation);
 	if (peer) {
 		socket->in.error = -ECONNRESET;
+		socket->in.was_reset = true;
 		socket->in.end_due = 0;
 	}
 	wf_spinlock_unlock(&socket->lock);
@@ -457,17 +460,30 @@ static void shut_reading(struct wf_mem_socket *socket)
 	wf_fd_report(&socket->entry, socket->generation, WF_FD_READ | WF_FD_STICKY);
 }
 
+/* Who writes the socket is told by the error that its next try gives. */
+static void shut_writing(struct wf_mem_socket *socket)
+{
+	struct wf_mem_socket *peer = wf_ptr_load_acquire(&socket->peer); /* B4 */
+
+	if (peer)
+		end_peer(socket, peer, socket->peer_generation, 0, false);
+	wf_fd_report(&socket->entry, socket->generation, WF_FD_WRITE);
+}
+
 int wf_mem_shutdown(int fd, int how)
 {
 	struct wf_mem_socket *socket = wf_mem_find(fd);
-	struct wf_mem_socket *peer = wf_ptr_load_acquire(&socket->peer); /* B4 */
+	bool connected;
 
-	if (!peer)
+	wf_spinlock_lock(&socket->lock);
+	connected = socket->role == WF_MEM_STREAM && !socket->in.was_reset;
+	wf_spinlock_unlock(&socket->lock);
+	if (!connected)
 		return -ENOTCONN;
 	if (how == SHUT_RD || how == SHUT_RDWR)
 		shut_reading(socket);
 	if (how == SHUT_WR || how == SHUT_RDWR)
-		end_peer(socket, peer, socket->peer_generation, 0, false);
+		shut_writing(socket);
 	return 0;
 }
 
@@ -514,7 +530,8 @@ static int poll_write(struct wf_mem_socket *socket)
 	if (!peer)
 		return (int)WEFT_WRITABLE; /* to be told the error */
 	wf_spinlock_lock(&peer->lock);
-	if (is_peer(peer, socket) && !peer->in.shut &&
+	/* After an end or a shut nothing is in the way of a try. */
+	if (is_peer(peer, socket) && !peer->in.shut && peer->in.end_due == WEFT_FOREVER &&
 		peer->in.bytes >= wf_mem_network.opts.buffer_bytes) {
 		peer->in.wants_space = true;
 		room = false;

@@ -383,6 +383,34 @@ Test(mem, shut_reading_drops_what_comes, .timeout = 120)
 	run(1, shut_reading);
 }
 
+static int shutdown_errors(void *arg)
+{
+	char address[WEFT_ADDRESS_MAX];
+	int from = listener("mem:", 0, address), fd[2];
+
+	(void)arg;
+	cr_assert_eq(weft_shutdown(from, SHUT_WR), -ENOTCONN);
+	cr_assert_eq(weft_shutdown(from, 17), -EINVAL);
+	cr_assert_eq(weft_close(from), 0);
+	cr_assert_eq(weft_shutdown(from, SHUT_WR), -EBADF);
+	pair(fd);
+	cr_assert_eq(weft_close(fd[1]), 0);
+	cr_assert_eq(weft_shutdown(fd[0], SHUT_WR), 0, "of what the peer has closed already");
+	cr_assert_eq(weft_shutdown(fd[0], SHUT_RDWR), 0);
+	cr_assert_eq(weft_close(fd[0]), 0);
+	pair(fd);
+	cr_assert_eq(weft_write(fd[0], "x", 1, WEFT_POLL), 1);
+	cr_assert_eq(weft_close(fd[1]), 0);
+	cr_assert_eq(weft_shutdown(fd[0], SHUT_WR), -ENOTCONN, "reset");
+	cr_assert_eq(weft_close(fd[0]), 0);
+	return 0;
+}
+
+Test(mem, shutdown_says_what_cannot_be_shut, .timeout = 120)
+{
+	run(1, shutdown_errors);
+}
+
 static int close_with_unread(void *arg)
 {
 	char bytes[16];
@@ -667,4 +695,38 @@ Test(mem, who_is_parked_goes_on, .timeout = 120)
 Test(mem, who_is_parked_elsewhere_goes_on, .timeout = 120)
 {
 	run(2, parked_and_told);
+}
+
+static int parked_and_shut(void *arg)
+{
+	unsigned other = *(unsigned *)arg;
+
+	for (unsigned i = 0; i < WF_ARRAY_COUNT(stream_calls); i++) {
+		int kind = stream_calls[i], fd[2], r;
+		bool reads = kind == READ || kind == READ_EXACT || kind == POLL_READ;
+		struct call call;
+		weft_pid pid = parked_on_pair(kind, other, &call, fd);
+
+		cr_assert_eq(weft_shutdown(fd[0], reads ? SHUT_RD : SHUT_WR), 0);
+		r = net_join(pid);
+		if (kind == POLL_READ)
+			cr_expect_eq(r, (int)WEFT_READABLE);
+		else if (kind == POLL_WRITE)
+			cr_expect_eq(r, (int)WEFT_WRITABLE);
+		else
+			cr_expect_eq(r, reads ? 0 : -EPIPE, "call %d", kind);
+		expect_bytes(fd[1], WF_MEM_BUFFER_BYTES);
+		close_pair(fd);
+	}
+	return 0;
+}
+
+Test(mem, who_is_parked_hears_of_a_shutdown, .timeout = 120)
+{
+	run(1, parked_and_shut);
+}
+
+Test(mem, who_is_parked_elsewhere_hears_of_a_shutdown, .timeout = 120)
+{
+	run(2, parked_and_shut);
 }
