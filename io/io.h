@@ -14,7 +14,8 @@
  * Addresses are text: "tcp:HOST:PORT", HOST an IPv4 address, an IPv6 address in brackets, a name,
  * or empty for all; PORT a number, 0 for any (where one listens). "tcp:[::]:7000" listens on IPv6
  * and IPv4. "mem:NAME" is a name in the in-memory network (weft_mem_setup()); in a runtime whose
- * driver is "mem" the "tcp:" addresses are in that network too.
+ * driver is "mem" the "tcp:" addresses are in that network too, and the kernel's descriptors can be
+ * tried but not waited for (-EOPNOTSUPP instead of a wait).
  *
  * Unless said otherwise: Threads: any process. Blocks: until the deadline. Cancel: -ECANCELED, and
  * nothing was read, written, accepted or connected by that call (write_all and read_exact say

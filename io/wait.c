@@ -528,11 +528,12 @@ int wf_op_turn_slow(struct wf_op *op, uint64_t ready, weft_time deadline, bool m
 			}
 			continue;
 		}
-		if ((r != -ETIME && r != -EAGAIN) || op->missed)
+		if ((r != -ETIME && r != -EAGAIN && r != -EOPNOTSUPP) || op->missed)
 			return r;
 		/*
 		 * A result beats its deadline: what has arrived but was not reported yet, or could
-		 * not be reported because nobody has waited so far, counts. One last try.
+		 * not be reported because nobody has waited so far, or because the driver reports
+		 * nothing of the kernel's, counts. One last try.
 		 */
 		op->verdict = r;
 		return 0;

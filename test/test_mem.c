@@ -730,3 +730,229 @@ Test(mem, who_is_parked_elsewhere_hears_of_a_shutdown, .timeout = 120)
 {
 	run(2, parked_and_shut);
 }
+
+static int poll_both(void *arg)
+{
+	char byte;
+	int fd[2];
+
+	(void)arg;
+	pair(fd);
+	cr_assert_eq(weft_poll_fd(fd[0], WEFT_READABLE, WEFT_POLL), -EAGAIN);
+	cr_assert_eq(weft_poll_fd(fd[0], WEFT_READABLE, weft_after(WEFT_MS(1))), -ETIME);
+	cr_assert_eq(
+		weft_poll_fd(fd[0], WEFT_READABLE | WEFT_WRITABLE, WEFT_POLL), (int)WEFT_WRITABLE);
+	cr_assert_eq(weft_write(fd[1], "x", 1, WEFT_POLL), 1);
+	for (int i = 0; i < 3; i++)
+		cr_assert_eq(weft_poll_fd(fd[0], WEFT_READABLE | WEFT_WRITABLE, WEFT_POLL),
+			(int)(WEFT_READABLE | WEFT_WRITABLE), "level-triggered");
+	(void)stuff(fd[0]);
+	cr_assert_eq(weft_poll_fd(fd[0], WEFT_WRITABLE, WEFT_POLL), -EAGAIN);
+	cr_assert_eq(
+		weft_poll_fd(fd[0], WEFT_READABLE | WEFT_WRITABLE, WEFT_POLL), (int)WEFT_READABLE);
+	cr_assert_eq(weft_read(fd[0], &byte, 1, WEFT_POLL), 1);
+	cr_assert_eq(weft_poll_fd(fd[0], WEFT_READABLE | WEFT_WRITABLE, WEFT_POLL), -EAGAIN);
+	expect_bytes(fd[1], WF_MEM_BUFFER_BYTES);
+	cr_assert_eq(weft_poll_fd(fd[0], WEFT_WRITABLE, WEFT_POLL), (int)WEFT_WRITABLE);
+	/* The end of one direction, of both, and a reset. */
+	cr_assert_eq(weft_shutdown(fd[1], SHUT_WR), 0);
+	cr_assert_eq(weft_poll_fd(fd[0], WEFT_READABLE, WEFT_POLL), (int)WEFT_READABLE);
+	cr_assert_eq(weft_poll_fd(fd[0], 0, WEFT_POLL), -EAGAIN);
+	cr_assert_eq(weft_close(fd[1]), 0);
+	cr_assert_eq(weft_poll_fd(fd[0], 0, WEFT_POLL), (int)WEFT_HANGUP);
+	cr_assert_eq(weft_close(fd[0]), 0);
+	pair(fd);
+	cr_assert_eq(weft_write(fd[0], "x", 1, WEFT_POLL), 1);
+	cr_assert_eq(weft_close(fd[1]), 0);
+	cr_assert_eq(weft_poll_fd(fd[0], 0, WEFT_POLL), (int)(WEFT_HANGUP | WEFT_ERROR));
+	cr_assert_eq(weft_read(fd[0], &byte, 1, WEFT_POLL), -ECONNRESET);
+	cr_assert_eq(weft_poll_fd(fd[0], 0, WEFT_POLL), (int)WEFT_HANGUP);
+	cr_assert_eq(weft_close(fd[0]), 0);
+	return 0;
+}
+
+Test(mem, polling_is_level_triggered, .timeout = 120)
+{
+	run(1, poll_both);
+}
+
+static int poll_hangup(void *arg)
+{
+	unsigned other = *(unsigned *)arg;
+	struct call call;
+	weft_pid pid;
+	int fd[2];
+
+	/* Parked for something else: a hangup is told to everybody. */
+	pid = parked_on_pair(POLL_WRITE, other, &call, fd);
+	cr_assert_eq(weft_shutdown(fd[1], SHUT_WR), 0);
+	cr_assert_eq(weft_poll_fd(fd[0], WEFT_READABLE, NET_SOON), (int)WEFT_READABLE);
+	expect_bytes(fd[1], WF_MEM_BUFFER_BYTES);
+	cr_assert_eq(weft_close(fd[1]), 0);
+	cr_assert_gt(net_join(pid), 0);
+	cr_assert_eq(weft_close(fd[0]), 0);
+	return 0;
+}
+
+Test(mem, a_hangup_ends_every_poll, .timeout = 120)
+{
+	run(2, poll_hangup);
+}
+
+/* --- Names --- */
+
+static int names(void *arg)
+{
+	char bound[WEFT_ADDRESS_MAX], chosen[2][WEFT_ADDRESS_MAX], longest[WEFT_ADDRESS_MAX];
+	int fd[4];
+
+	(void)arg;
+	fd[0] = listener("mem:a.name-with_every.Kind.of.character.0123456789", 0, bound);
+	cr_assert_str_eq(bound, "mem:a.name-with_every.Kind.of.character.0123456789");
+	cr_assert_eq(weft_listen(bound, 0), -EADDRINUSE);
+	cr_assert_eq(weft_connect("mem:a.name-with_every.kind.of.character.0123456789", NET_SOON),
+		-ECONNREFUSED, "case matters");
+	fd[1] = listener("mem:", 0, chosen[0]);
+	fd[2] = listener("mem:", 0, chosen[1]);
+	cr_assert_eq(strncmp(chosen[0], "mem:", 4), 0);
+	cr_assert_gt(strlen(chosen[0]), 4u);
+	cr_assert_str_neq(chosen[0], chosen[1]);
+	cr_assert_eq(weft_connect("mem:", NET_SOON), -EINVAL, "no name");
+	/* A name of the network's choice is one like any other. */
+	cr_assert_eq(weft_close(fd[2]), 0);
+	fd[2] = listener(chosen[1], 0, bound);
+	cr_assert_str_eq(bound, chosen[1]);
+	snprintf(longest, sizeof(longest), "mem:%059d", 1);
+	fd[3] = listener(longest, 0, bound);
+	cr_assert_str_eq(bound, longest);
+	snprintf(longest, sizeof(longest), "mem:%060d", 1);
+	cr_assert_eq(weft_listen(longest, 0), -EINVAL);
+	cr_assert_eq(weft_listen("mem:a b", 0), -EINVAL);
+	cr_assert_eq(weft_listen("mem:a:b", 0), -EINVAL);
+	cr_assert_eq(weft_connect("mem:a/b", NET_SOON), -EINVAL);
+	cr_assert_eq(weft_listen("mem", 0), -EINVAL);
+	cr_assert_eq(weft_listen("mem:x", -1), -EINVAL);
+	for (int i = 0; i < 4; i++)
+		cr_assert_eq(weft_close(fd[i]), 0);
+	cr_assert_eq(weft_connect(chosen[0], NET_SOON), -ECONNREFUSED, "nobody any more");
+	fd[0] = listener(chosen[0], 0, bound);
+	cr_assert_eq(weft_close(fd[0]), 0);
+	return 0;
+}
+
+Test(mem, names_are_taken_given_and_free_again, .timeout = 120)
+{
+	run(1, names);
+}
+
+static int local_addresses(void *arg)
+{
+	char address[WEFT_ADDRESS_MAX], text[WEFT_ADDRESS_MAX];
+	int from = listener("mem:here", 0, address);
+	int client = weft_connect(address, NET_SOON), server = weft_accept(from, NET_SOON);
+
+	(void)arg;
+	cr_assert_eq(weft_local_address(client, text, sizeof(text)), 0);
+	cr_assert_str_eq(text, "mem:");
+	cr_assert_eq(weft_close(from), 0);
+	cr_assert_eq(weft_local_address(server, text, sizeof(text)), 0);
+	cr_assert_str_eq(text, "mem:here", "also after the listener");
+	cr_assert_eq(weft_local_address(server, text, strlen("mem:here")), -ENOSPC);
+	cr_assert_eq(weft_local_address(server, text, strlen("mem:here") + 1), 0);
+	cr_assert_eq(weft_close(client), 0);
+	cr_assert_eq(weft_local_address(client, text, sizeof(text)), -EBADF);
+	cr_assert_eq(weft_close(server), 0);
+	return 0;
+}
+
+Test(mem, addresses_can_be_asked_for, .timeout = 120)
+{
+	run(1, local_addresses);
+}
+
+/* In a runtime whose driver is "mem" every host is the one of that network. */
+static int tcp_addresses(void *arg)
+{
+	char bound[WEFT_ADDRESS_MAX], other[WEFT_ADDRESS_MAX], address[WEFT_ADDRESS_MAX];
+	int from = listener("tcp:example.invalid:0", 0, bound);
+	int second = listener("tcp:127.0.0.1:0", 0, other);
+	static const char *const hosts[] = {"", "127.0.0.1", "[::1]", "no.such.name", "8.8.8.8"};
+
+	(void)arg;
+	cr_assert_eq(strncmp(bound, "tcp:127.0.0.1:", 14), 0, "%s", bound);
+	cr_assert_geq(net_port(bound), 49152u);
+	cr_assert_neq(net_port(bound), net_port(other));
+	cr_assert(!weft_fd_kernel(from));
+	for (size_t i = 0; i < WF_ARRAY_COUNT(hosts); i++) {
+		int client, server;
+
+		snprintf(address, sizeof(address), "tcp:%s:%u", hosts[i], net_port(bound));
+		cr_assert_eq(weft_listen(address, 0), -EADDRINUSE, "%s", address);
+		client = weft_connect(address, NET_SOON);
+		cr_assert_geq(client, 0, "%s", address);
+		server = weft_accept(from, WEFT_POLL);
+		cr_assert_geq(server, 0);
+		cr_assert_eq(weft_close(client), 0);
+		cr_assert_eq(weft_close(server), 0);
+	}
+	cr_assert_eq(weft_connect("tcp:127.0.0.1:0", NET_SOON), -EINVAL);
+	cr_assert_eq(weft_connect("tcp:127.0.0.1:1", NET_SOON), -ECONNREFUSED);
+	cr_assert_eq(weft_listen("tcp:127.0.0.1", 0), -EINVAL);
+	cr_assert_eq(weft_close(from), 0);
+	cr_assert_eq(weft_close(second), 0);
+	return 0;
+}
+
+/* Runs fn(arg) in a runtime whose driver is "mem". */
+static void run_virtual(unsigned workers, weft_fn fn, void *arg)
+{
+	struct weft_rt_opts opts = {.size = sizeof(opts),
+		.workers = workers,
+		.pin = WEFT_PIN_OFF,
+		.idle = WEFT_IDLE_PARK,
+		.driver = "mem"};
+	weft_rt *rt;
+	weft_pid pid;
+
+	cr_assert_eq(weft_rt_create(&opts, &rt), 0);
+	cr_assert_eq(weft_rt_spawn(rt, fn, arg, NULL, &pid), 0);
+	(void)net_join(pid);
+	cr_assert_eq(weft_rt_destroy(rt, NET_SOON), 0);
+}
+
+Test(mem, tcp_addresses_are_in_memory_where_the_driver_is, .timeout = 120)
+{
+	unsigned before = harness_fd_count();
+
+	run_virtual(1, tcp_addresses, NULL);
+	check_no_sockets();
+	cr_assert_eq(harness_fd_count(), before);
+}
+
+static int kernel_descriptors(void *arg)
+{
+	char byte;
+	int fd[2];
+
+	(void)arg;
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
+	cr_assert_eq(weft_write(fd[0], "x", 1, NET_SOON), 1, "what need not wait");
+	cr_assert_eq(weft_read(fd[1], &byte, 1, NET_SOON), 1);
+	cr_assert_eq(weft_read(fd[1], &byte, 1, NET_SOON), -EOPNOTSUPP);
+	cr_assert_eq(weft_read(fd[1], &byte, 1, WEFT_POLL), -EAGAIN);
+	cr_assert_eq(weft_poll_fd(fd[1], WEFT_READABLE, NET_SOON), -EOPNOTSUPP);
+	cr_assert_eq(weft_write(fd[0], "x", 1, NET_SOON), 1);
+	cr_assert_eq(weft_poll_fd(fd[1], WEFT_READABLE, NET_SOON), (int)WEFT_READABLE);
+	cr_assert_eq(weft_read(fd[1], &byte, 1, NET_SOON), 1);
+	cr_assert_eq(weft_close(fd[0]), 0);
+	cr_assert_eq(weft_close(fd[1]), 0);
+	return 0;
+}
+
+Test(mem, the_driver_cannot_wait_for_the_kernel, .timeout = 120)
+{
+	unsigned before = harness_fd_count();
+
+	run_virtual(2, kernel_descriptors, NULL);
+	cr_assert_eq(harness_fd_count(), before);
+}
