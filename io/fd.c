@@ -143,7 +143,8 @@ static WF_NOINLINE int begin_virtual(struct wf_op *op, int fd)
 			return -ECANCELED;
 		if (operations(word) == WF_FD_OPERATIONS_MAX)
 			return -EBUSY;
-		if (wf_u64_cas(&op->entry->word, &word, word + 1)) { /* F2 */
+		/* As in wf_op_begin(). */
+		if (wf_u64_cas(&op->entry->word, &word, word + 1)) {
 			op->word = word + 1;
 			return 0;
 		}
@@ -256,7 +257,7 @@ static int finish_virtual(struct wf_fd_entry *entry)
 
 	wf_mem_close(socket);
 	word = wf_u64_load_relaxed(&entry->word);
-	while (!wf_u64_cas(&entry->word, &word, wf_fd_word_free(word))) /* F9 */
+	while (!wf_u64_cas(&entry->word, &word, wf_fd_word_free(word)))
 		;
 	wf_mem_give(socket);
 	return 0;

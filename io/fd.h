@@ -70,10 +70,9 @@
  * only: a wait from another runtime takes the home over if nobody waits, else it gives -EBUSY.
  *
  * Handles of Weft's own, from 2^30 up (mem.h): the same word, operations, waits and closing. Their
- * entries lie with their sockets, have no home, and who makes one ready reports it itself (E1 to
- * E6 without the home). A handle names a use of its entry, so FREE is -EBADF, and nothing is
- * adopted. C4 ends the socket instead of calling close(2), and gives the entry back when it is
- * FREE.
+ * entries lie with their sockets and have no home: who makes one ready reports it itself. A handle
+ * names a use of its entry, so FREE is -EBADF, and nothing is adopted. C4 ends the socket instead
+ * of calling close(2), and gives the entry back when it is FREE.
  *
  * Locks: an entry's lock guards home, registration and waiters; held for a few instructions, never
  * over a system call, a claim or an allocation. Progress: begin and end are lock-free; waiting,

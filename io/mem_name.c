@@ -335,6 +335,7 @@ static struct wf_mem_socket *pop_waiting(struct wf_mem_name *name, uint32_t *gen
 	return waiting;
 }
 
+/* N2 */
 int wf_mem_accept(int fd, uint32_t *generation_out)
 {
 	struct wf_mem_socket *listener = wf_mem_find(fd), *server, *waiting = NULL;
