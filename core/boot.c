@@ -160,12 +160,14 @@ static void calibrate_sleeper(struct wf_worker *worker)
 	for (int i = 0; i < CALIBRATION_ROUNDS; i++) {
 		weft_time now = wf_clock_now_ns();
 
-		while (driver->arm(state) == WF_DRIVER_RETRY && !WF_PLANTED(boot_ignores_retry))
+		while (driver->arm && driver->arm(state) == WF_DRIVER_RETRY &&
+			!WF_PLANTED(boot_ignores_retry))
 			(void)driver->poll(state, WF_IO_BATCH, now);
 		wf_u32_store_release(&rt->calibration_round, (uint32_t)(2 * i + 1));
 		(void)driver->wait(state, now + WEFT_MS(20), now);
 		wf_u64_store_relaxed(&rt->calibration_woken, (uint64_t)wf_clock_now_ns());
-		driver->disarm(state);
+		if (driver->disarm)
+			driver->disarm(state);
 		/* B3: release, with B4 in await_round(). */
 		wf_u32_store_release(&rt->calibration_round, (uint32_t)(2 * i + 2));
 		wf_futex_wake_all(&rt->calibration_round);

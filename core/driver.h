@@ -132,7 +132,7 @@ extern const struct wf_driver *const wf_drivers[]; /* main drivers; NULL ends it
 /*
  * Poll-mode drivers that every worker opens beside its main one, after it and in this order; one
  * that is the runtime's main driver is left out. They have open, poll and close; NULL may stand for
- * flush, next_deadline, arm, disarm, descriptor and stats. NULL ends it.
+ * next_deadline, descriptor and stats, and in any driver for flush, arm and disarm. NULL ends it.
  */
 extern const struct wf_driver *const wf_poll_drivers[];
 extern const struct wf_io_hooks wf_io_hooks;

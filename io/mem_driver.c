@@ -5,7 +5,7 @@
  * What a worker's processes send with latency is on the way in that worker's driver: an event each,
  * on a timer wheel that is made when it is first needed. poll() delivers what is due, so nothing
  * arrives on its own: a worker that is busy for long delays what it has sent. At close the rest is
- * delivered at once. Everything but wake() is the owner's: no locks, nothing to arm.
+ * delivered at once. Everything but wake() is the owner's: no locks, nothing to arm or flush.
  *
  * As a main driver it sleeps in a futex:
  *	Z1 wait: AWAKE → ASLEEP (CAS). WOKEN: a wake came before: take it, do not sleep.
@@ -193,27 +193,11 @@ static int mem_poll(void *state, unsigned budget, weft_time now)
 	return handled;
 }
 
-static void mem_flush(void *state)
-{
-	(void)state;
-}
-
 static weft_time mem_next_deadline(void *state)
 {
 	const struct mem_driver *driver = state;
 
 	return driver->next;
-}
-
-static int mem_arm(void *state)
-{
-	(void)state;
-	return 0;
-}
-
-static void mem_disarm(void *state)
-{
-	(void)state;
 }
 
 static int mem_wait(void *state, weft_time deadline, weft_time now)
@@ -292,11 +276,8 @@ const struct wf_driver wf_driver_mem = {
 	.caps = WF_DRIVER_CAN_PARK | WF_DRIVER_STREAM | WF_DRIVER_VIRTUAL,
 	.open = mem_open,
 	.poll = mem_poll,
-	.flush = mem_flush,
 	.next_deadline = mem_next_deadline,
-	.arm = mem_arm,
 	.wait = mem_wait,
-	.disarm = mem_disarm,
 	.wake = mem_wake,
 	.watch = mem_watch,
 	.stats = mem_stats,
