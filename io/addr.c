@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sync/fault.h"
+
 enum {
 	PORT_DIGITS_MAX = 5,
 	ZONE_DIGITS_MAX = 9,
@@ -247,6 +249,12 @@ int wf_addr_format(const char *scheme, const struct wf_addr *addr, char *text_ou
 	return 0;
 }
 
+/* Only errors that mean the same here: EAGAIN, for one, would be taken for "would wait". */
+static int system_lookup_error(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOMEM ? -error : -EIO;
+}
+
 static int lookup_error(int error, int system_error)
 {
 	switch (error) {
@@ -259,7 +267,7 @@ static int lookup_error(int error, int system_error)
 	case EAI_MEMORY:
 		return -ENOMEM;
 	case EAI_SYSTEM:
-		return system_error > 0 ? -system_error : -EIO;
+		return system_lookup_error(system_error);
 	default:
 		return -EIO;
 	}
@@ -285,7 +293,7 @@ int wf_addr_lookup(const char *name, uint16_t port, struct wf_addrs *out)
 	struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
 	struct addrinfo *info = NULL;
 	int saved = errno;
-	int error = getaddrinfo(name, NULL, &hints, &info);
+	int error = wf_fails(WF_CALL_LOOKUP) ? EAI_SYSTEM : getaddrinfo(name, NULL, &hints, &info);
 	int result = error ? lookup_error(error, errno) : 0;
 
 	errno = saved;

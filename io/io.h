@@ -47,7 +47,8 @@ extern "C" {
  * Threads: any thread. Blocks: never for a literal address. For a name the resolver is asked: a
  * process parks until it answers, any other thread blocks. Cancel: only while that is asked.
  * Returns: the descriptor; -EINVAL for a malformed address or a negative backlog; -EADDRINUSE,
- * -EADDRNOTAVAIL, -EACCES, -EMFILE, …; -ENOENT, -EHOSTUNREACH for a name; -ECANCELED.
+ * -EADDRNOTAVAIL, -EACCES, -EMFILE, …; -ENOENT, -EHOSTUNREACH, -EIO for a name;
+ * -ECANCELED.
  */
 WEFT_API int weft_listen(const char *address, int backlog);
 
@@ -62,7 +63,7 @@ WEFT_API int weft_accept(int fd, weft_time deadline);
  * Connects to an address; all addresses a name has are tried in turn until the deadline, each for
  * its share of the time that is left. An empty host is this machine.
  * Returns: the descriptor (as from weft_accept); -EINVAL; -ENOENT for an unknown name,
- * -EHOSTUNREACH if nobody answers for it; the last error of the attempts: -ECONNREFUSED,
+ * -EHOSTUNREACH or -EIO if the resolver fails; the last error of the attempts: -ECONNREFUSED,
  * -EADDRNOTAVAIL (no address, or no port left), …; the first of -EMFILE and -ENFILE.
  */
 WEFT_API int weft_connect(const char *address, weft_time deadline);

@@ -28,6 +28,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/driver.h"
@@ -115,7 +116,9 @@ static void unpin(void)
 {
 	cpu_set_t cpus;
 
-	if (sched_getaffinity(getpid(), sizeof(cpus), &cpus) == 0)
+	if (wf_fails(SYS_sched_getaffinity) || sched_getaffinity(getpid(), sizeof(cpus), &cpus) < 0)
+		return;
+	if (!wf_fails(SYS_sched_setaffinity))
 		(void)sched_setaffinity(0, sizeof(cpus), &cpus);
 }
 

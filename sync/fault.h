@@ -11,9 +11,11 @@
  * and takes what it is told for the kernel's answer. The call is not made then, but for close(2),
  * which is never asked before: a descriptor is closed also when close(2) reports an error.
  *
- * Some calls have no way to fail as we make them, and no test has them fail: the wake of an eventfd
- * (its counter would have to be full; it does not even ask), the read of a non-blocking signalfd,
- * sched_yield, reading a limit or the clock, sigaction and sigaltstack with our own arguments.
+ * Some calls have no way to fail as we make them, or nobody would do anything about it, and no test
+ * has them fail: the wake of an eventfd (its counter would have to be full), the read of a
+ * non-blocking signalfd, the clock, limits, the timer slack, sigaction and sigaltstack with our own
+ * arguments. The lint (test/tools/layers.py) lists them with the reason of each, and complains of
+ * every other call that does not ask here.
  *
  * In release both are the constant 0: nothing is compiled. With WF_DEBUG they are one load and a
  * branch while no test has put a hook in place. Counting, choosing and the errors that the manual
@@ -39,6 +41,7 @@ enum wf_fault_call {
 	WF_CALL_ALLOCATE = 100000, /* memory, of malloc or the runtime's allocator */
 	WF_CALL_THREAD,            /* a new thread */
 	WF_CALL_THREAD_KEY,        /* what a thread keeps: the key, or its value */
+	WF_CALL_LOOKUP,            /* the C library's resolver */
 };
 
 #if WF_FAULTS

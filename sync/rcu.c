@@ -386,6 +386,8 @@ static int start_thread(struct wf_rcu_domain *domain, const struct wf_rcu_opts *
 	if (r != 0)
 		return -r;
 	if (opts->cpus != NULL)
+		r = -(int)wf_fault(WF_CALL_ALLOCATE);
+	if (opts->cpus != NULL && r == 0)
 		r = pthread_attr_setaffinity_np(&attr, opts->cpus_size, opts->cpus);
 	if (r == 0) {
 		sigfillset(&blocked);

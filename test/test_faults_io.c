@@ -16,7 +16,8 @@
 #include "test/runtime.h"
 
 /* EPERM of a call on a descriptor is the system's, when a fault has given it. */
-#define OF_SYSTEM (faults.error == EPERM ? -EPERM : -ENOMEM)
+#define OF_SYSTEM   (faults.error == EPERM ? -EPERM : -ENOMEM)
+#define OF_RESOLVER (faults.call == WF_CALL_LOOKUP ? -EIO : -ENOMEM)
 
 static bool is_open(int fd)
 {
@@ -76,7 +77,8 @@ static bool connected(const char *host, struct pair *pair_out)
 
 	snprintf(address, sizeof(address), "tcp:%s:0", host);
 	listener = CALL(weft_listen(address, 0));
-	if (!documented_io(listener, -ENOMEM, OF_SYSTEM, -EADDRNOTAVAIL, -EAFNOSUPPORT))
+	if (!documented_io(
+		    listener, -ENOMEM, OF_SYSTEM, OF_RESOLVER, -EADDRNOTAVAIL, -EAFNOSUPPORT))
 		return false;
 	r = CALL(weft_local_address(listener, bound, sizeof(bound)));
 	pair_out->a = pair_out->b = -1;
@@ -84,9 +86,9 @@ static bool connected(const char *host, struct pair *pair_out)
 		snprintf(address, sizeof(address), "tcp:%s%s", host, strrchr(bound, ':'));
 		r = pair_out->a = CALL(weft_connect(address, WEFT_FOREVER));
 	}
-	if (documented_io(r, -ENOMEM, -EADDRNOTAVAIL, OF_SYSTEM))
+	if (documented_io(r, -ENOMEM, -EADDRNOTAVAIL, OF_SYSTEM, OF_RESOLVER))
 		r = pair_out->b = CALL(weft_accept(listener, WEFT_FOREVER));
-	(void)documented_io(r, -ENOMEM, -EADDRNOTAVAIL, OF_SYSTEM);
+	(void)documented_io(r, -ENOMEM, -EADDRNOTAVAIL, OF_SYSTEM, OF_RESOLVER);
 	if (r < 0 && pair_out->a >= 0)
 		close_it(pair_out->a);
 	close_it(listener);
@@ -234,6 +236,176 @@ static void far_away(void *arg)
 Test(faults_io, a_descriptor_that_moves_reports_or_says_why_not, .timeout = 120)
 {
 	cr_assert_geq(faults_sweep(far_away, NULL, true), FAULTS_AT_LEAST(150));
+}
+
+/* --- Waiting --- */
+
+/* moved(), or cancelled: the other end has failed, and waiting for it was given up. */
+static bool came(ssize_t n, ssize_t expected)
+{
+	if (n != -ECANCELED)
+		return moved(n, expected);
+	cr_assert_gt(faults_fired(), 0);
+	return false;
+}
+
+/* Every call that waits, on one end of a connection, until the other end does something. */
+static int wait_in_turn(void *arg)
+{
+	int fd = *(int *)arg;
+	struct weft_buf buf;
+	char bytes[4];
+
+	if (!came(CALL(weft_poll_fd(fd, WEFT_READABLE, WEFT_FOREVER)), WEFT_READABLE) ||
+		!came(CALL(weft_read_exact(fd, bytes, 2, WEFT_FOREVER)), 2) ||
+		!came(CALL(weft_recv_buf(fd, &buf, WEFT_FOREVER)), 1))
+		return 0;
+	weft_buf_release(&buf);
+	(void)came(CALL(weft_read(fd, bytes, sizeof(bytes), WEFT_FOREVER)), 1);
+	return 0;
+}
+
+/* A wait that ends by its deadline, or by what has failed. */
+static void wait_in_vain(int fd)
+{
+	weft_time until = weft_after(WEFT_US(200));
+	char byte;
+	ssize_t n = CALL(weft_read(fd, &byte, 1, until));
+
+	if (n != -ETIME)
+		cr_assert(!moved(n, 1));
+	else
+		cr_assert_geq(weft_now(), until);
+	n = CALL(weft_poll_fd(fd, WEFT_READABLE, weft_after(WEFT_US(200))));
+	if (n != -ETIME)
+		cr_assert(!moved(n, -1));
+}
+
+static int wait_in_process(void *arg)
+{
+	struct pair pair;
+	weft_pid waiter;
+
+	(void)arg;
+	if (!connected("127.0.0.1", &pair))
+		return 0;
+	wait_in_vain(pair.b);
+	if (documented(CALL(weft_spawn(wait_in_turn, &pair.b, &waiter)), -ENOMEM)) {
+		feed(pair.a, 4);
+		(void)CALL(weft_cancel(waiter)); /* what it has missed it would wait for */
+		cr_assert_eq(CALL(weft_join(waiter, NULL, WEFT_FOREVER)), 0);
+	}
+	close_it(pair.a);
+	close_it(pair.b);
+	return 0;
+}
+
+static void wait_for_it(void *arg)
+{
+	in_fault_rt(1, wait_in_process, arg);
+}
+
+Test(faults_io, whoever_waits_gets_data_or_its_deadline_or_says_why_not, .timeout = 120)
+{
+	cr_assert_geq(faults_sweep(wait_for_it, NULL, true), FAULTS_AT_LEAST(100));
+}
+
+/* Parked in each call when the runtime is destroyed: cancelled, whatever has failed. */
+static int park_in_read(void *arg)
+{
+	char byte;
+	ssize_t n = CALL(weft_read(*(int *)arg, &byte, 1, WEFT_FOREVER));
+
+	cr_assert(n == -ECANCELED || !moved(n, 1));
+	return 0;
+}
+
+static int park_in_poll(void *arg)
+{
+	int r = CALL(weft_poll_fd(*(int *)arg, WEFT_READABLE, NET_SOON));
+
+	cr_assert(r == -ECANCELED || !moved(r, WEFT_READABLE));
+	return 0;
+}
+
+static int park_in_connect(void *arg)
+{
+	int fd = CALL(weft_connect(arg, NET_SOON));
+
+	if (fd >= 0)
+		close_it(fd);
+	return 0;
+}
+
+struct stopping {
+	weft_rt *rt;
+	struct pair pair;
+	bool open;
+};
+
+static int park_all(void *arg)
+{
+	static const weft_fn ways[] = {park_in_read, park_in_poll, parks};
+	static char nobody[] = "tcp:localhost:1";
+	struct stopping *stopping = arg;
+
+	stopping->open = connected("127.0.0.1", &stopping->pair);
+	for (size_t i = 0; stopping->open && i < WF_ARRAY_COUNT(ways); i++) {
+		int r = CALL(weft_spawn(ways[i], &stopping->pair.b, NULL));
+
+		(void)documented(r, -ENOMEM);
+	}
+	(void)documented(CALL(weft_spawn(park_in_connect, nobody, NULL)), -ENOMEM);
+	net_yield(5);
+	return 0;
+}
+
+/* The descriptors are closed after the runtime has ended: by a thread that is in none. */
+static void stop_while_parked(void *arg)
+{
+	struct stopping stopping = {.rt = faults_rt_unharmed(
+		(struct weft_rt_opts){.workers = 1, .idle = WEFT_IDLE_PARK})};
+	weft_pid pid;
+
+	(void)arg;
+	if (documented(CALL(weft_rt_spawn(stopping.rt, park_all, &stopping, NULL, &pid)), -ENOMEM))
+		cr_assert_eq(CALL(weft_join(pid, NULL, WEFT_FOREVER)), 0);
+	faults_rt_end(stopping.rt);
+	if (stopping.open) {
+		close_it(stopping.pair.a);
+		close_it(stopping.pair.b);
+	}
+}
+
+Test(faults_io, a_runtime_ends_whoever_is_parked_in_it, .timeout = 120)
+{
+	cr_assert_geq(faults_sweep(stop_while_parked, NULL, true), FAULTS_AT_LEAST(80));
+}
+
+/* What needs no process, on a thread of the host's; a name blocks it. */
+static void outside(void *arg)
+{
+	char address[WEFT_ADDRESS_MAX];
+	int fd = CALL(weft_listen(arg, 0));
+
+	if (!documented_io(fd, -ENOMEM, OF_SYSTEM, OF_RESOLVER))
+		return;
+	cr_assert_eq(CALL(weft_accept(fd, WEFT_POLL)), -EPERM);
+	(void)documented_io(CALL(weft_local_address(fd, address, sizeof(address))), OF_SYSTEM);
+	close_it(fd);
+	fd = CALL(weft_listen(arg, 0));
+	if (!documented_io(fd, -ENOMEM, OF_SYSTEM, OF_RESOLVER))
+		return;
+	cr_assert_eq(CALL(weft_fd_forget(fd)), 0);
+	close(fd);
+}
+
+Test(faults_io, threads_of_the_host_listen_and_close_or_are_refused, .timeout = 120)
+{
+	char literal[] = "tcp:127.0.0.1:0", name[] = "tcp:localhost:0";
+
+	cr_assert_geq(faults_sweep(outside, literal, true), FAULTS_AT_LEAST(30));
+	cr_assert_geq(faults_sweep(outside, name, true), FAULTS_AT_LEAST(30));
 }
 
 /* --- Descriptors of the host's --- */
@@ -413,7 +585,7 @@ static int listen_by_name(void *arg)
 	int fd = CALL(weft_listen("tcp:localhost:0", 0));
 
 	(void)arg;
-	if (documented_io(fd, -ENOMEM, OF_SYSTEM))
+	if (documented_io(fd, -ENOMEM, OF_SYSTEM, OF_RESOLVER))
 		close_used(fd); /* the resolver's threads may have opened that number again */
 	return 0;
 }
@@ -525,6 +697,7 @@ enum {
 };
 
 struct serving {
+	const char *address; /* NULL: a literal one */
 	unsigned workers;
 	struct weft_serve_opts opts;
 	wf_atomic_u32 port;     /* once it listens */
@@ -572,9 +745,10 @@ static bool is_memory(long call)
 static int serve(void *arg)
 {
 	struct serving *serving = arg;
-	int r = CALL(weft_serve_with("tcp:127.0.0.1:0", echo, serving, &serving->opts));
+	const char *address = serving->address ? serving->address : "tcp:127.0.0.1:0";
+	int r = CALL(weft_serve_with(address, echo, serving, &serving->opts));
 
-	if (documented_io(r, -ENOMEM, OF_SYSTEM)) {
+	if (documented_io(r, -ENOMEM, OF_SYSTEM, OF_RESOLVER)) {
 		cr_assert(wf_u32_load_acquire(&serving->stopping), "%s %" PRIu64 " ended it",
 			faults.name, faults.from);
 		wf_u32_store_release(&serving->served, 1);
@@ -645,7 +819,7 @@ static void serve_clients(weft_rt *rt, struct serving *serving)
 	cr_assert_eq(CALL(weft_rt_stop(rt, WEFT_SEC(10), WEFT_FOREVER)), 0);
 	cr_assert_eq(wf_u32_load_acquire(&serving->handlers), 0);
 	cr_assert(wf_u32_load_acquire(&serving->returned));
-	if (wf_u32_load_acquire(&serving->served))
+	if (wf_u32_load_acquire(&serving->served) && serving->opts.policy != WEFT_SERVE_SHED)
 		cr_assert_leq(lost, faults_fired() > 0 && faults.call != SYS_accept4, "%s %" PRIu64,
 			faults.name, faults.from);
 }
@@ -676,6 +850,49 @@ Test(faults_io, a_server_with_a_cap_begins_or_not_and_then_serves, .timeout = 12
 	struct serving serving = {.workers = 1, .opts = {.connections_max = 1}};
 
 	cr_assert_geq(faults_sweep(serve_and_stop, &serving, false), FAULTS_AT_LEAST(130));
+}
+
+/* Over the cap connections are closed: a client more or less is answered. */
+Test(faults_io, a_server_that_sheds_begins_or_not_and_then_goes_on, .timeout = 120)
+{
+	struct serving serving = {.workers = 1,
+		.address = "tcp:localhost:0",
+		.opts = {.connections_max = 1, .policy = WEFT_SERVE_SHED}};
+
+	cr_assert_geq(faults_sweep(serve_and_stop, &serving, false), FAULTS_AT_LEAST(130));
+}
+
+static int serve_plainly(void *arg)
+{
+	int r = CALL(weft_serve(arg, echo, NULL));
+
+	cr_assert(r == -ECANCELED || !documented_io(r, -ENOMEM, OF_SYSTEM, OF_RESOLVER));
+	return 0;
+}
+
+/* weft_serve() without options, cancelled at once: it has begun or not, and ends. */
+static int serve_and_cancel_in_process(void *arg)
+{
+	weft_pid pid;
+
+	if (!documented(CALL(weft_spawn(serve_plainly, arg, &pid)), -ENOMEM))
+		return 0;
+	net_yield(10);
+	(void)CALL(weft_cancel(pid));
+	cr_assert_eq(CALL(weft_join(pid, NULL, WEFT_FOREVER)), 0);
+	return 0;
+}
+
+static void serve_and_cancel(void *address)
+{
+	in_fault_rt(2, serve_and_cancel_in_process, address);
+}
+
+Test(faults_io, a_server_that_is_cancelled_ends_whatever_has_failed, .timeout = 120)
+{
+	char address[] = "tcp:127.0.0.1:0";
+
+	cr_assert_geq(faults_sweep(serve_and_cancel, address, false), FAULTS_AT_LEAST(80));
 }
 
 /* --- weft_main() --- */
