@@ -16,7 +16,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(ROOT, os.environ.get("WEFT_BUILD_DIR", "build"))
 
 sys.path.insert(0, ROOT)
+sys.path.insert(0, os.path.join(ROOT, "test", "tools"))
 import configure  # noqa: E402 (needs the path)
+import layers  # noqa: E402
 
 
 def run(*command, **options):
@@ -389,6 +391,56 @@ class Layers(unittest.TestCase):
                                                                     re.escape(message)))
         for path, _ in harmless:
             self.assertNotIn(path, result.stdout)
+
+    def test_a_call_that_no_test_can_have_fail_is_found(self):
+        body = "int f(void)\n{\n\t%s\n}\n"
+        found = (
+            ("core/a.c", "return open(path, 0);", "open"),
+            ("core/b.c", "return wf_fails(SYS_read) ? -1 : open(path, 0);", "open"),
+            ("sync/a.c", "p = aligned_alloc(64, 64);", "aligned_alloc"),
+            ("io/a.c", "return getaddrinfo(name, 0, 0, &info);", "getaddrinfo"),
+            ("io/b.c", "return (int)wf_syscall6(SYS_dup, fd, 0, 0, 0, 0, 0);", "wf_syscall6"),
+            ("timer/a.c", "(void)syscall(SYS_futex, &word);", "syscall"),
+        )
+        asks = (
+            ("core/c.c", "return wf_fails(SYS_openat) ? -1 : open(path, 0);"),
+            ("core/d.c", "return map->madvise(memory) + rt.close(fd);"),
+            ("io/c.c", "return (int)wf_syscall(SYS_dup, fd);"),
+            ("test/a.c", "return open(path, 0);"),
+        )
+        with tempfile.TemporaryDirectory() as place:
+            for path, line, *_ in found + asks:
+                write(place, path, body % line)
+            output = run(sys.executable, "test/tools/layers.py", place).stdout
+        for path, _, name in found:
+            self.assertRegex(output, r"(?m)^%s:3: %s: does not ask" % (re.escape(path), name))
+        for path, _ in asks:
+            self.assertNotRegex(output, r"(?m)^%s:\d+: \w+: does not ask" % re.escape(path))
+
+    # What the library calls and does not ask wf_fault() for: it has no way to fail, or what it
+    # gives then is looked at (the scanf and fgets of a small file that could be opened).
+    HARMLESS = set("""
+        abort clock_gettime fclose fgets fprintf fputc free freeaddrinfo fwrite getenv getpid
+        inet_ntop inet_pton memchr memcmp memcpy memmove memset pthread_attr_destroy
+        pthread_attr_init pthread_detach pthread_join pthread_once pthread_self pthread_setname_np
+        pthread_sigmask qsort sigaddset sigdelset sigemptyset sigfillset sigprocmask snprintf
+        strchr strcmp strcspn strerror strerrordesc_np strlen strncmp strncpy strrchr strsep
+        strsignal strtol strtoul sysconf vfprintf vsnprintf __isoc99_fscanf __ctype_b_loc
+        __errno_location in6addr_loopback stderr _GLOBAL_OFFSET_TABLE_""".split())
+
+    def test_the_library_calls_nothing_that_nobody_has_thought_about(self):
+        library = os.path.join(BUILD, "dev", "libweft.a")
+        names = {name: set() for name in ("U", "T")}
+        for line in run("nm", "-g", library).stdout.splitlines():
+            words = line.split()
+            if len(words) >= 2 and words[-2] in "UTDBRV":
+                name = re.sub(r"^__(\w+)_chk$", r"\1", words[-1])  # with _FORTIFY_SOURCE
+                names["U" if words[-2] == "U" else "T"].add(name)
+        thought_about = set(" ".join(layers.FALLIBLE.values()).split()) | self.HARMLESS
+        unknown = {name for name in names["U"] - names["T"] - thought_about
+                   if not name.startswith("urcu_qsbr_")}
+        self.assertGreater(len(names["U"]), 50)
+        self.assertEqual(sorted(unknown), [])
 
 
 class Labels(unittest.TestCase):

@@ -5,7 +5,8 @@
 
 Scheduler code must not go past its wrappers to threads, clocks, memory or atomics: a wrapper is
 what a simulator can replace. Each exception stands in OWNERS with its reason; one that is no longer
-used is an error too. Prints file:line: problem, and fails if there was any.
+used is an error too. And what may fail asks wf_fault() first, so that tests reach what comes then.
+Prints file:line: problem, and fails if there was any.
 """
 
 import argparse
@@ -76,6 +77,52 @@ OWNERS = {
     }),
 }
 
+# What may fail, by what the wrapper asks wf_fault() or wf_fails() for in the same function, so that
+# a test can have it fail (sync/fault.h); None: SYS_ and its name. wf_syscall() asks by itself.
+FALLIBLE = {
+    "WF_CALL_ALLOCATE": "malloc calloc realloc reallocarray aligned_alloc posix_memalign strdup"
+                        " strndup asprintf vasprintf pthread_attr_setaffinity_np",
+    "WF_CALL_THREAD": "pthread_create",
+    "WF_CALL_THREAD_KEY": "pthread_key_create pthread_setspecific",
+    "WF_CALL_LOOKUP": "getaddrinfo",
+    "SYS_sched_getaffinity": "sched_getaffinity pthread_getaffinity_np",
+    "SYS_sched_setaffinity": "sched_setaffinity pthread_setaffinity_np",
+    "SYS_openat": "open openat fopen",
+    "SYS_ppoll": "poll ppoll",
+    "SYS_eventfd2": "eventfd",
+    "SYS_signalfd4": "signalfd",
+    "SYS_futex": "wf_futex_sleep",
+    "SYS_prlimit64": "getrlimit setrlimit prlimit",
+    None: "mmap munmap mremap madvise mprotect mincore mlock read write pread pwrite close dup dup2"
+          " dup3 pipe pipe2 fcntl ioctl prctl sigaction sigaltstack timerfd_create epoll_create1"
+          " epoll_ctl epoll_wait epoll_pwait2 select socket socketpair bind listen accept accept4"
+          " connect shutdown recv recvfrom recvmsg send sendto sendmsg getsockopt setsockopt"
+          " getsockname getpeername fork execve waitpid kill syscall wf_syscall6",
+}
+
+# Calls of these that do not ask: (file, call) -> reason.
+UNASKED = {
+    ("core/boot.c", "write"): "the eventfd of the coordinator: its counter cannot be full",
+    ("core/fiber.c", "syscall"): "whether there are shadow stacks; refused means none",
+    ("core/guard.c", "sigaction"): "with our own arguments it cannot fail",
+    ("core/guard.c", "sigaltstack"): "with our own arguments it cannot fail",
+    ("core/guard.c", "syscall"): "a signal to this thread, from a signal handler",
+    ("core/guard.c", "write"): "the last words before abort()",
+    ("core/main.c", "close"): "an eventfd and a signalfd: nothing is reported",
+    ("core/main.c", "read"): "a non-blocking signalfd: nothing there is its only error",
+    ("core/map.c", "close"): "of a file in /proc: nothing is reported",
+    ("core/memory.c", "posix_memalign"): "called by wf_alloc(), which asks",
+    ("core/runtime.c", "getrlimit"): "what fails there leaves the limit as it is",
+    ("core/runtime.c", "setrlimit"): "what fails there leaves the limit as it is",
+    ("core/thread.c", "syscall"): "a wake cannot fail; the wait in wf_futex_wait() asks",
+    ("io/epoll.c", "wf_syscall6"): "a wake: the counter cannot be full",
+    ("io/syscall.h", "wf_syscall6"): "the wrapper; close(2) asks after the call",
+    ("sync/futex.h", "syscall"): "its callers take every wait for spurious, and rcu.c asks",
+    ("sync/rcu.c", "wf_futex_sleep"): "of a barrier, which loops; the reclaimer's own asks",
+    ("sync/spinlock.h", "wf_futex_sleep"): "loops until the lock is there",
+    ("timer/clock.c", "prctl"): "only the lateness of sleeps depends on it",
+}
+
 # Words that mean "not finished", in pieces so that this file passes its own check.
 UNFINISHED = re.compile(
     r"\b(%s)\b" % "|".join(("TO" "DO", "FIX" "ME", "X" "XX", "HA" "CK", "not " "implemented")))
@@ -98,7 +145,7 @@ class Lint:
     def __init__(self, root, tracked):
         self.root, self.tracked = root, tracked
         self.problems = []
-        self.used = set()
+        self.used, self.unasked = set(), set()
         self.seen = set()
 
     def problem(self, path, number, text):
@@ -140,6 +187,24 @@ class Lint:
                              "%s: only in %s" % (match.group().rstrip("( \t"),
                                                  ", ".join(owners) or "no file"))
 
+    def faults(self, path, code):
+        """Each call that may fail asks first, or stands in UNASKED."""
+        for kind, names in FALLIBLE.items():
+            for match in re.finditer(r"(?<![\w.>])(%s)\s*\(" % names.replace(" ", "|"), code):
+                name, at = match.group(1), match.start()
+                opened, closed = code.rfind("\n{\n", 0, at), code.rfind("\n}", 0, at)
+                if opened <= closed:
+                    continue  # a declaration, or a macro
+                body = code[opened:code.find("\n}\n", at)]
+                if re.search(r"wf_(fault|fails)\(%s\)|\bWF_THROUGH_LIBC\("
+                             % (kind or "SYS_" + name), body):
+                    continue
+                if (path, name) in UNASKED:
+                    self.unasked.add((path, name))
+                    continue
+                self.problem(path, code.count("\n", 0, at) + 1,
+                             "%s: does not ask wf_fault(), so no test can have it fail" % name)
+
     def check_c(self, path, text):
         for number, line in enumerate(text.split("\n"), 1):
             found = INCLUDE.match(line)
@@ -147,6 +212,7 @@ class Lint:
                 self.include(path, number, *found.groups())
         if path.split("/")[0] in SCHEDULER:
             self.calls(path, code_only(text))
+            self.faults(path, code_only(text))
 
     def run(self):
         for path in self.files():
@@ -169,6 +235,11 @@ class Lint:
                 there = path in self.seen or not os.path.exists(os.path.join(self.root, path))
                 if there and (what, path) not in self.used:
                     self.problem(path, 0, "listed in layers.py for %s, but uses none" % what)
+        for path, name in sorted(UNASKED):
+            there = path in self.seen or not os.path.exists(os.path.join(self.root, path))
+            if there and (path, name) not in self.unasked:
+                self.problem(path, 0, "listed in layers.py for %s, but has none that does not ask"
+                             % name)
         return self.problems
 
 
