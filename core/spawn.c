@@ -148,8 +148,8 @@ static bool publish(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc
 		return true;
 	do {
 		/*
-		 * N5: the sweep has started it: it runs, cancelled, or has ended, and its header may
-		 * be another process's. NEW stays: nobody has queued it yet.
+		 * N5: the sweep has started it: it runs, cancelled, or has ended, and its header is
+		 * perhaps another process's. NEW stays: nobody has queued it yet.
 		 */
 		if (wf_word_phase(seen) != wf_word_phase(word)
 			|| wf_word_generation(seen) != wf_word_generation(word))
