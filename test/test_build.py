@@ -423,7 +423,8 @@ class Layers(unittest.TestCase):
         abort clock_gettime fclose fgets fprintf fputc free freeaddrinfo fwrite getenv getpid
         inet_ntop inet_pton memchr memcmp memcpy memmove memset pthread_attr_destroy
         pthread_attr_init pthread_detach pthread_join pthread_once pthread_self pthread_setname_np
-        pthread_sigmask qsort sigaddset sigdelset sigemptyset sigfillset sigprocmask snprintf
+        pthread_sigmask qsort sched_yield sigaddset sigdelset sigemptyset sigfillset sigprocmask
+        snprintf
         strchr strcmp strcspn strerror strerrordesc_np strlen strncmp strncpy strrchr strsep
         strsignal strtol strtoul sysconf vfprintf vsnprintf __isoc99_fscanf __ctype_b_loc
         __errno_location in6addr_loopback stderr _GLOBAL_OFFSET_TABLE_""".split())
