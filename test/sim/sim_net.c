@@ -28,7 +28,12 @@ enum {
 	BYTES_MAX = 14,
 	PIECE_MAX = 5,
 	STEPS_MAX = 100000,
+	REQUESTS_MAX = 500,
+	SEEDS_PER_REQUEST = 40,
 };
+
+static unsigned request; /* that fails; 0: none */
+static bool requested;   /* it was made in some schedule */
 
 struct client {
 	unsigned number;
@@ -51,7 +56,8 @@ static struct {
 	char address[WEFT_ADDRESS_MAX];
 	struct client clients[CLIENTS_MAX];
 	unsigned client_count;
-	unsigned ended;
+	unsigned started, ended;
+	bool began; /* all_clients() */
 	bool harm;  /* resets, refusals, few handles */
 	bool rough; /* clients go away without a word, readers are cancelled */
 } s;
@@ -63,10 +69,23 @@ static void setup(void)
 	sim_net_reset(NULL);
 }
 
+/* What a call gives for whose sake a request has failed. */
+static bool is_shortage(int r)
+{
+	return sim_runtime_has_failed() && (r == -ENOMEM || r == -EMFILE || r == -EAGAIN);
+}
+
 static void check(void)
 {
-	sim_check(s.ended == s.client_count, "%u clients of %u", s.ended, s.client_count);
-	sim_check(s.result == 0, "the server: %d", s.result);
+	unsigned harmed = 0;
+
+	requested |= sim_runtime_has_failed();
+	for (unsigned i = 0; i < s.client_count; i++)
+		harmed += s.clients[i].harmed;
+	sim_check(s.harm || harmed <= 1, "%u clients suffer from one request", harmed);
+	sim_check(s.ended == s.started, "%u clients of %u", s.ended, s.started);
+	sim_check(s.result == 0 || is_shortage(s.result), "the server: %d", s.result);
+	sim_check(s.started == s.client_count || sim_runtime_has_failed(), "not all were started");
 	sim_net_check();
 	sim_runtime_check();
 }
@@ -103,7 +122,9 @@ static bool is_harm(int r)
 
 static bool expect_harm(struct client *client, int r)
 {
-	sim_check(s.harm && is_harm(r), "client %u: %d", client->number, r);
+	sim_check((s.harm && is_harm(r)) || is_shortage(r) ||
+			(sim_runtime_has_failed() && is_harm(r)),
+		"client %u: %d", client->number, r);
 	client->harmed = true;
 	return true;
 }
@@ -162,11 +183,13 @@ static void finish(struct client *client)
 		client->harmed = true;
 	}
 	r = weft_join(client->reader, &result, WEFT_FOREVER);
-	sim_check(r == 0 && result == 0, "join: %d, %d", r, result);
+	sim_check(r == 0 && (result == 0 || is_shortage(result)), "join: %d, %d", r, result);
+	client->harmed |= result != 0;
 }
 
 static int talk(void *arg)
 {
+	struct weft_spawn_opts opts = {.size = sizeof(opts), .flags = WEFT_STACK_NOW};
 	struct client *client = arg;
 	int r;
 
@@ -178,16 +201,24 @@ static int talk(void *arg)
 		return 0;
 	}
 	client->doing = "writes";
-	r = weft_spawn(reader, client, &client->reader);
-	sim_check(r == 0, "weft_spawn: %d", r);
-	r = write_all(client);
-	if (r == 0)
+	/* Without one nobody would read, and both sides might wait for room for ever. */
+	r = weft_spawn_with(reader, client, &opts, &client->reader);
+	if (r == 0) {
+		r = write_all(client);
+		if (r < 0)
+			(void)expect_harm(client, r);
 		r = weft_shutdown(client->fd, SHUT_WR);
-	if (r < 0)
-		(void)expect_harm(client, r);
-	client->doing = "waits for its reader";
-	finish(client);
+		if (r < 0)
+			(void)expect_harm(client, r);
+		client->doing = "waits for its reader";
+		finish(client);
+	} else {
+		sim_check(is_shortage(r), "weft_spawn: %d", r);
+		client->harmed = true;
+	}
 	client->doing = "has ended";
+	if (sim_runtime_has_failed()) /* the server closes whom it cannot serve */
+		client->harmed |= client->received < client->size;
 	if (!client->harmed)
 		sim_check(client->received == client->size, "client %u: %u of %u came back",
 			client->number, client->received, client->size);
@@ -203,30 +234,53 @@ static int all_clients(void *arg)
 	weft_pid pids[CLIENTS_MAX];
 
 	(void)arg;
+	s.began = true;
 	for (unsigned i = 0; i < s.client_count; i++) {
 		int r = weft_spawn(talk, &s.clients[i], &pids[i]);
 
-		sim_check(r == 0, "weft_spawn: %d", r);
+		sim_check(r == 0 || is_shortage(r), "weft_spawn: %d", r);
+		if (r != 0)
+			pids[i].raw = 0;
+		s.started += r == 0;
 	}
-	for (unsigned i = 0; i < s.client_count; i++)
-		sim_check(weft_join(pids[i], NULL, WEFT_FOREVER) == 0, "weft_join");
+	for (unsigned i = 0; i < s.client_count; i++) {
+		int result = 0;
+
+		if (weft_pid_is_none(pids[i]))
+			continue;
+		sim_check(weft_join(pids[i], &result, WEFT_FOREVER) == 0, "weft_join");
+		/* It had no stack. */
+		sim_check(result == 0 || is_shortage(result), "client %u: %d", i, result);
+		s.ended += result != 0;
+	}
 	sim_check(weft_cancel(s.server) == 0, "the server has ended");
 	return 0;
+}
+
+static void all_clients_end(void *arg)
+{
+	(void)arg;
+	if (!s.began) /* it had no stack */
+		(void)weft_cancel(s.server);
 }
 
 /* --- the server --- */
 
 static int said(const char *format, ...)
 {
-	weft_pid pid;
+	struct weft_spawn_opts opts = {
+		.size = sizeof(opts), .flags = WEFT_DETACHED, .arg_dtor = all_clients_end};
 	va_list args;
+	int r;
 
 	va_start(args, format);
 	if (strcmp(format, "listening on %s\n") == 0) {
 		strncpy(s.address, va_arg(args, const char *), sizeof(s.address) - 1);
 		s.server = weft_self();
-		sim_check(weft_spawn(all_clients, NULL, &pid) == 0, "weft_spawn");
-		sim_check(weft_detach(pid) == 0, "weft_detach");
+		r = weft_spawn_with(all_clients, NULL, &opts, NULL);
+		sim_check(r == 0 || is_shortage(r), "weft_spawn_with: %d", r);
+		if (r != 0)
+			(void)weft_cancel(s.server);
 	}
 	va_end(args);
 	return 0;
@@ -241,18 +295,31 @@ static int main_process(void *arg)
 	return 0;
 }
 
+/* The runtime is made, runs a process, and ends; or something is short, and nothing is left. */
+static int run_main(void)
+{
+	struct weft_spawn_opts opts = {.size = sizeof(opts), .flags = WEFT_DETACHED};
+	int r = weft_rt_create(&s.opts, &s.rt);
+
+	if (r < 0)
+		return r;
+	r = weft_rt_spawn(s.rt, main_process, NULL, &opts, NULL);
+	if (r == 0)
+		r = weft_rt_run(s.rt);
+	sim_check(weft_rt_destroy(s.rt, WEFT_FOREVER) == 0, "weft_rt_destroy");
+	return r;
+}
+
 int weft_main(const struct weft_rt_opts *opts, weft_fn fn, void *arg)
 {
-	weft_pid pid;
+	int r;
 
 	(void)opts;
 	s.fn = fn;
 	s.arg = arg;
-	sim_check(weft_rt_create(&s.opts, &s.rt) == 0, "weft_rt_create");
-	sim_check(weft_rt_spawn(s.rt, main_process, NULL, NULL, &pid) == 0, "weft_rt_spawn");
-	sim_check(weft_detach(pid) == 0, "weft_detach");
-	sim_check(weft_rt_run(s.rt) == 0, "weft_rt_run");
-	sim_check(weft_rt_destroy(s.rt, WEFT_FOREVER) == 0, "weft_rt_destroy");
+	sim_runtime_fail_at(request);
+	r = run_main();
+	sim_check(r == 0 || is_shortage(r), "the runtime: %d", r);
 	return s.result;
 }
 
@@ -325,6 +392,7 @@ static int all_askers(void *arg)
 		sim_check(weft_spawn(ask_byte, &s.clients[i], &pids[i]) == 0, "weft_spawn");
 	for (unsigned i = 0; i < s.client_count; i++)
 		sim_check(weft_join(pids[i], NULL, WEFT_FOREVER) == 0, "weft_join");
+	s.started = s.client_count;
 	sim_check(weft_close(s.listener) == 0, "weft_close");
 	for (unsigned i = 0; i < 2; i++)
 		sim_check(weft_join(acceptors[i], NULL, WEFT_FOREVER) == 0, "weft_join");
@@ -464,6 +532,31 @@ SIM_TEST(net, clients_that_go_away_leave_nothing_behind)
 SIM_TEST(net, acceptors_share_a_listener_and_clients_wait_for_room)
 {
 	sim_must_pass(&accepting_with_two, 2000);
+}
+
+/*
+ * Whatever is asked for, by server, clients and runtime, is refused in turn, until nothing is left
+ * to refuse: who asked is told, the others are served, nothing is left behind.
+ */
+SIM_TEST(net, each_request_may_fail)
+{
+	static const struct sim_scenario scenario = {
+		"echo, a request fails", 1, setup, far_two, quiet, check, STEPS_MAX};
+	struct sim_statistics statistics;
+
+	if (sim_lists())
+		return;
+	requested = true;
+	for (request = 1; requested && request < REQUESTS_MAX; request++) {
+		requested = false;
+		if (!sim_passes(&scenario, SEEDS_PER_REQUEST, &statistics)) {
+			printf("  while request %u fails\n", request);
+			break;
+		}
+	}
+	sim_expect(request > 50 && !requested, "after request %u", request);
+	printf("  %u requests, each failing in %d schedules\n", request - 2, SEEDS_PER_REQUEST);
+	request = 0;
 }
 
 SIM_TEST(net, planted_miss_forgets_an_event)
