@@ -213,6 +213,14 @@ WF_INLINE bool take_token(struct wf_proc *p)
 	return token;
 }
 
+/* The wake, and then the cancel, may have come since the token was looked for: the wake wins. */
+WF_COLD static bool woken_before_cancel(struct wf_proc *p)
+{
+	/* T3: acquire, with the cancel's RMW: a wake that came before it is seen. */
+	(void)wf_u64_load_acquire(&p->word);
+	return take_token(p);
+}
+
 int weft_park(weft_time deadline)
 {
 	struct wf_worker *worker;
@@ -230,7 +238,7 @@ int weft_park(weft_time deadline)
 		int r = wait_over(worker, p, deadline, slept, false);
 
 		if (WF_UNLIKELY(r < 0))
-			return r;
+			return r == -ECANCELED && woken_before_cancel(p) ? 0 : r;
 		worker = suspend(worker, p, deadline);
 		slept = deadline != WEFT_FOREVER;
 		if (take_token(p))

@@ -448,6 +448,51 @@ SIM_TEST(process, two_wakes_are_one_token)
 	sim_must_pass(&twice_movable, SCHEDULES);
 }
 
+/* Woken, then cancelled, by one thread: the first park is woken, whenever it sees either. */
+static int woken_then_cancelled(void *arg)
+{
+	struct body *body = body_begin(arg);
+	int r;
+
+	gate_open(&s.ready);
+	r = body_park(body, WEFT_FOREVER);
+	sim_check(r == 0, "a wake came before the cancel: %d", r);
+	sim_check(body_park(body, WEFT_FOREVER) == -ECANCELED, "not cancelled");
+	return body_end(body);
+}
+
+static void wake_then_cancel(const struct weft_spawn_opts *opts)
+{
+	scene_create(1);
+	body_spawn(&scene.bodies[0], woken_then_cancelled, opts);
+	gate_await(&s.ready);
+	sim_check(weft_wake(scene.bodies[0].pid) == 0, "weft_wake");
+	sim_check(weft_cancel(scene.bodies[0].pid) == 0, "weft_cancel");
+	body_join(&scene.bodies[0]);
+	scene_destroy();
+}
+
+static void wake_then_cancel_sticky(unsigned unused)
+{
+	(void)unused;
+	wake_then_cancel(NULL);
+}
+
+static void wake_then_cancel_movable(unsigned unused)
+{
+	(void)unused;
+	wake_then_cancel(&scene_movable);
+}
+
+SCENE(then_cancelled, "woken, then cancelled", 1, wake_then_cancel_sticky);
+SCENE(then_cancelled_movable, "woken, then cancelled, movable", 1, wake_then_cancel_movable);
+
+SIM_TEST(process, a_wake_before_a_cancel_wins)
+{
+	sim_must_pass(&then_cancelled, SCHEDULES);
+	sim_must_pass(&then_cancelled_movable, SCHEDULES);
+}
+
 /*
  * Parks until it has seen the last of what each waker writes before its wakes. No run without a
  * wake: so many returns at most.
