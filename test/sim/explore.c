@@ -18,6 +18,7 @@
 
 enum {
 	SHRINK_RUNS_MAX = 20000,
+	SHRINK_STEPS_MAX = 50000000, /* of all runs together: some schedules have no end */
 	SIMPLER_PLANS = 20000,
 	SIMPLE_ENOUGH = 3, /* preemptions */
 	LENGTH_SEED = 1,
@@ -26,6 +27,7 @@ enum {
 static_assert(SIM_LISTED == SIM_STRATEGIES, "a seed chooses any but a list");
 
 static struct sim_recording recording;
+static uint64_t shrink_steps; /* since the report began */
 static struct sim_preemption trial[SIM_PREEMPTIONS_MAX], shortest[SIM_PREEMPTIONS_MAX];
 
 static int compare_steps(const void *a, const void *b)
@@ -192,7 +194,13 @@ static bool fails_alike(const struct sim_scenario *scenario, const struct sim_fa
 	struct sim_outcome outcome;
 
 	sim_schedule(scenario, &plan, NULL, traced, &outcome);
+	shrink_steps += outcome.steps;
 	return outcome.failed && messages_are_alike(outcome.message, failure->message);
+}
+
+static bool may_go_on(unsigned runs)
+{
+	return runs < SHRINK_RUNS_MAX && shrink_steps < SHRINK_STEPS_MAX;
 }
 
 /* Leaves chunks of that size out where it still fails. Returns whether it did. */
@@ -202,7 +210,7 @@ static bool leave_out(const struct sim_scenario *scenario, const struct sim_fail
 	bool removed = false;
 	unsigned start = 0;
 
-	while (start < list->count && (*runs)++ < SHRINK_RUNS_MAX) {
+	while (start < list->count && may_go_on((*runs)++)) {
 		unsigned end = start + chunk < list->count ? start + chunk : list->count;
 		struct list rest = {trial, list->count - (end - start), list->eager};
 
@@ -229,7 +237,7 @@ static bool shrink(
 
 	if (!fails_alike(scenario, failure, list, false))
 		return false;
-	while (list->count > 0 && runs < SHRINK_RUNS_MAX) {
+	while (list->count > 0 && may_go_on(runs)) {
 		bool removed = leave_out(scenario, failure, list, chunk, &runs);
 
 		if (chunk > 1)
@@ -272,6 +280,7 @@ static void try_plan(const struct sim_scenario *scenario, const struct sim_failu
 	struct sim_outcome outcome;
 
 	sim_schedule(scenario, plan, &recording, false, &outcome);
+	shrink_steps += outcome.steps;
 	if (!outcome.failed || !messages_are_alike(outcome.message, failure->message))
 		return;
 	for (unsigned i = 0; i < 2; i++) {
@@ -292,7 +301,8 @@ static void try_simpler(const struct sim_scenario *scenario, const struct sim_fa
 {
 	struct sim_plan plan;
 
-	for (unsigned i = 0; i < SIMPLER_PLANS && best->count > SIMPLE_ENOUGH; i++) {
+	for (unsigned i = 0; i < SIMPLER_PLANS && may_go_on(0) && best->count > SIMPLE_ENOUGH;
+		i++) {
 		sim_plan_make(&plan, failure->seed + i, length);
 		plan.seed = failure->seed; /* what the threads do stays */
 		if (plan.strategy == SIM_PCT && plan.change_count <= 4)
@@ -307,6 +317,7 @@ int sim_report(const struct sim_scenario *scenario, const struct sim_failure *fa
 	struct sim_outcome outcome;
 	struct sim_plan plan;
 
+	shrink_steps = 0;
 	sim_plan_make(&plan, failure->seed, length);
 	sim_schedule(scenario, &plan, &recording, true, &outcome);
 	if (!outcome.failed || outcome.hash != failure->hash ||
