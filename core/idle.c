@@ -382,7 +382,7 @@ static void park(struct wf_worker *worker)
 		slept = true;
 	}
 	/* P5 */
-	if (!wf_idle_unpark_self(&rt->idle, worker->number))
+	if (!wf_idle_unpark_self(&rt->idle, worker->number) && !WF_PLANTED(park_leaves_token))
 		token_consume(worker);
 	disarm(worker, worker->driver_count);
 	if (slept)

@@ -93,7 +93,7 @@ static int install(struct wf_proc *p, weft_pid pid, uint64_t name)
 
 		if (wf_word_generation(word) != wf_pid_generation(pid) || (word & WF_WORD_DETACHED))
 			r = -ESRCH;
-		else if (wf_word_phase(word) == WF_DONE)
+		else if (wf_word_phase(word) == WF_DONE && !WF_PLANTED(join_misses_end))
 			r = 1;
 		if (r) {
 			wf_u64_store_release(&p->joiner, 0);
@@ -182,7 +182,8 @@ static bool told_too_early(struct weft_rt *rt, weft_pid pid)
 
 	wf_rcu_enter_foreign();
 	p = wf_table_find(&rt->table, pid);
-	early = p && wf_word_phase(wf_u64_load_acquire(&p->word)) != WF_DONE;
+	early = p && wf_word_phase(wf_u64_load_acquire(&p->word)) != WF_DONE
+		&& !WF_PLANTED(join_trusts_any_tell);
 	wf_rcu_exit_foreign();
 	return early;
 }

@@ -28,6 +28,8 @@ void wf_foreign_begin(struct weft_rt *rt)
 void wf_foreign_refused(struct weft_rt *rt)
 {
 	(void)wf_u64_fetch_add(&rt->foreign_completed, 1);
+	if (WF_PLANTED(refused_wakes_nobody))
+		return;
 	wf_rt_wake_all(rt); /* that may have been the last thing alive, with everybody asleep */
 }
 
@@ -104,7 +106,7 @@ bool wf_life_try_end(struct weft_rt *rt)
 	/* E3: the RMW of "either they see ENDING, or we see them": with N4 in publish(). */
 	if (!wf_u32_cas(&rt->stop_phase, &phase, WF_ENDING))
 		return false;
-	if (!nothing_alive(rt)) {
+	if (!nothing_alive(rt) && !WF_PLANTED(life_looks_once)) {
 		wf_u32_store_seq_cst(&rt->stop_phase, phase);
 		wf_rt_wake_all(rt);
 		return false;
@@ -192,7 +194,8 @@ static void sweep(struct wf_worker *worker)
 	struct weft_rt *rt = worker->rt;
 
 	/* S2: acquire, with S1 in acknowledge(). */
-	if (wf_u32_load_acquire(&rt->close_acks) < rt->worker_count)
+	if (wf_u32_load_acquire(&rt->close_acks) < rt->worker_count
+		&& !WF_PLANTED(stop_sweeps_early))
 		return;
 	worker->swept = true;
 	wf_table_each(&rt->table, worker->number, rt->worker_count, cancel_one, worker);

@@ -109,6 +109,14 @@ WF_COLD static int make_segment(struct weft_rt *rt, uint32_t n)
 	return 0;
 }
 
+/* The head of the shared stack after `head`: every change has a tag of its own, against A-B-A. */
+static uint64_t shared_head(uint64_t head, uint64_t index_plus_1)
+{
+	uint64_t tag = WF_PLANTED(table_without_tag) ? 0 : (head >> 32) + 1;
+
+	return tag << 32 | index_plus_1;
+}
+
 /* A chain from the shared stack, NULL if it is empty. */
 static struct wf_proc *shared_pop(struct wf_table *table)
 {
@@ -124,7 +132,7 @@ static struct wf_proc *shared_pop(struct wf_table *table)
 		 */
 		uint64_t below = wf_u64_load_relaxed(&p->joiner) & UINT32_MAX;
 
-		if (wf_u64_cas(&table->shared, &head, ((head >> 32) + 1) << 32 | below))
+		if (wf_u64_cas(&table->shared, &head, shared_head(head, below)))
 			return p;
 	}
 	return NULL;
@@ -138,7 +146,7 @@ static void shared_push(struct wf_table *table, struct wf_proc *chain)
 		wf_u64_store_relaxed(&chain->joiner, (uint32_t)head);
 	/* L5: release (part of the cas), with L4 in shared_pop(). */
 	while (!wf_u64_cas(
-		&table->shared, &head, ((head >> 32) + 1) << 32 | ((uint64_t)chain->index + 1)));
+		&table->shared, &head, shared_head(head, (uint64_t)chain->index + 1)));
 }
 
 /* A chain of indices never used before. */

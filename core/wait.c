@@ -84,6 +84,8 @@ static bool claim(struct wf_proc *p, uint32_t number, enum wf_winner winner)
 {
 	uint64_t expected = (uint64_t)number << 32 | WF_WINNER_NONE;
 
+	if (WF_PLANTED(claim_overwrites_winner))
+		expected |= (uint8_t)wf_u64_load_relaxed(&p->claim);
 	/* C3, C5: acquire and release, with itself: one of peer, deadline, cancel succeeds. */
 	return wf_u64_cas(&p->claim, &expected, (uint64_t)number << 32 | (uint64_t)winner);
 }
@@ -207,7 +209,8 @@ WF_INLINE bool take_token(struct wf_proc *p)
 	p->live.token = false;
 	/* T2: acquire (the RMW), with W4 in wake_remote(). */
 	if (WF_UNLIKELY(wf_u32_load_relaxed(&p->remote) & WF_REMOTE_TOKEN)) {
-		(void)wf_u32_fetch_and(&p->remote, ~(uint32_t)WF_REMOTE_TOKEN);
+		if (!WF_PLANTED(park_keeps_token))
+			(void)wf_u32_fetch_and(&p->remote, ~(uint32_t)WF_REMOTE_TOKEN);
 		token = true;
 	}
 	return token;

@@ -60,6 +60,8 @@ static void wake_remote(struct wf_worker *owner, struct wf_proc *p, bool token)
 			new = old;
 		if (token)
 			new |= WF_REMOTE_TOKEN;
+		if (WF_PLANTED(wake_pending_without_rmw) && new == old)
+			return;
 	} while (!wf_u32_cas(&p->remote, &old, new));
 	if ((old & WF_REMOTE_PLACE) == WF_REMOTE_NONE)
 		(void)wf_inbox_send(owner, &p->inbox, WF_MESSAGE_WAKE);
@@ -91,7 +93,7 @@ static bool wake_waiting(struct weft_rt *rt, struct wf_worker *worker, struct wf
 	if (anchored) {
 		struct wf_worker *owner = &rt->workers[wf_word_owner(*word)];
 
-		if (worker != owner) {
+		if (worker != owner && !WF_PLANTED(wake_ignores_anchor)) {
 			/* Its timer is on the owner's wheel: the owner makes it ready. */
 			if (token && !wf_u64_cas(&p->word, word, *word | token))
 				return false;

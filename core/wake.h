@@ -18,7 +18,7 @@ void wf_proc_wake(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *
 /* Owner: takes the timer of p's wait off the wheel. Before queueing: the run link is its memory. */
 WF_INLINE void wf_proc_disarm(struct wf_worker *worker, struct wf_proc *p)
 {
-	if (p->live.armed) {
+	if (p->live.armed && !WF_PLANTED(wake_leaves_timer)) {
 		wf_wheel_cancel(&worker->wheel, &p->timer);
 		p->live.armed = false;
 	}

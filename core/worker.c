@@ -247,7 +247,7 @@ static void settle_movable(struct wf_worker *worker, struct wf_proc *p)
 	do {
 		uint64_t waiting = wf_word_with_phase(word, WF_WAITING);
 
-		if (wf_word_phase(word) == WF_NOTIFIED) {
+		if (wf_word_phase(word) == WF_NOTIFIED && !WF_PLANTED(settle_forgets_notified)) {
 			wf_proc_disarm(worker, p);
 			while (!wf_u64_cas(&p->word, &word, wf_word_with_phase(word, WF_QUEUED)))
 				;

@@ -217,6 +217,8 @@ static inline bool wf_idle_park(struct wf_idle *idle, unsigned worker, bool sear
 	uint64_t step = wf_idle_bit(worker) - (searching ? WF_IDLE_SEARCHER : 0);
 	uint64_t word;
 
+	if (WF_PLANTED(idle_park_keeps_search))
+		step = wf_idle_bit(worker);
 	if (WF_PLANTED(idle_park_by_store)) {
 		word = wf_u64_load_relaxed(&idle->word);
 		wf_u64_store_release(&idle->word, word + step);

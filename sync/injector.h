@@ -117,7 +117,8 @@ WF_INLINE enum wf_push wf_injector_push_batch(
 
 	WF_ASSERT(((uintptr_t)first & 7) == 0);
 	do {
-		if (closable && (head & WF_INJECTOR_CLOSED)) /* X2, X4 */
+		if (closable && (head & WF_INJECTOR_CLOSED) && /* X2, X4 */
+			!WF_PLANTED(injector_push_ignores_closed))
 			return WF_PUSH_CLOSED;
 		first->batch_next = wf_injector_top(head);
 		/*

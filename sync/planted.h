@@ -23,8 +23,10 @@ enum wf_planted {
 	WF_PLANTED_deque_publish_without_rmw,
 	/* sync/injector.h */
 	WF_PLANTED_injector_grab_clears_closed,
+	WF_PLANTED_injector_push_ignores_closed,
 	/* sync/idle.h */
 	WF_PLANTED_idle_park_by_store,           /* P1 without the RMW's StoreLoad order */
+	WF_PLANTED_idle_park_keeps_search,       /* P1: who parks is still counted */
 	WF_PLANTED_idle_last_searcher_silent,    /* S3 without "the last one wakes one more" */
 	WF_PLANTED_idle_directed_asks_searchers, /* D2 as if any searcher would do */
 	/* sync/spinlock.h */
@@ -56,6 +58,21 @@ enum wf_planted {
 	WF_PLANTED_spawn_stays_counted,    /* though there was no header */
 	WF_PLANTED_wait_numbers_anew,      /* in a header that has come back */
 	WF_PLANTED_visit_leaves_section,   /* a foreign thread that has found a process */
+	WF_PLANTED_wake_pending_without_rmw,  /* W3: nothing to change, nothing done */
+	WF_PLANTED_wake_ignores_anchor,       /* queued by another, its timer still on the wheel */
+	WF_PLANTED_wake_leaves_timer,
+	WF_PLANTED_settle_forgets_notified,   /* W10: RUNNING or NOTIFIED, it is WAITING */
+	WF_PLANTED_claim_overwrites_winner,   /* C3: the last one wins, and the first one too */
+	WF_PLANTED_park_keeps_token,
+	WF_PLANTED_park_leaves_token,         /* P5: the waker's */
+	WF_PLANTED_join_misses_end,           /* J2: JOINER is set although it is DONE */
+	WF_PLANTED_join_trusts_any_tell,
+	WF_PLANTED_life_looks_once,           /* E4: not again after ENDING */
+	WF_PLANTED_refused_wakes_nobody,
+	WF_PLANTED_stop_sweeps_early,         /* S2: before all have acknowledged */
+	WF_PLANTED_post_ignores_close,
+	WF_PLANTED_table_without_tag,
+	WF_PLANTED_withdraw_ignores_uses,     /* G1 */
 	/* io/ */
 	WF_PLANTED_fd_miss_forgets_event,     /* O4 clears READ although an event came since */
 	WF_PLANTED_fd_parks_without_look,     /* O5 does not look at READ again */

@@ -202,6 +202,97 @@ SIM_TEST(deque, a_thief_may_be_robbed_while_it_steals)
 	sim_must_pass(&robbed, 150000);
 }
 
+/* Q1: as many as fit, singly and in one go, beside a thief: no overflow, and in order. */
+static void fill(unsigned number)
+{
+	struct wf_deque *d = &s.deques[0];
+	void *rest[WF_RING_SIZE / 2];
+
+	if (number > 0) {
+		(void)steal(d, NULL);
+		return;
+	}
+	for (unsigned i = 0; i < WF_RING_SIZE / 2; i++)
+		push_new(d);
+	for (unsigned i = 0; i < WF_RING_SIZE / 2; i++)
+		rest[i] = &s.items[s.pushed++];
+	sim_check(wf_deque_push_many(d, rest, WF_RING_SIZE / 2) == WF_RING_SIZE / 2, "no room");
+	sim_check(wf_deque_overflow_count(d) == 0 && s.spilled == 0, "an overflow");
+}
+
+static const struct sim_scenario filling = {"filled up", 2, setup, fill, NULL, check, 0};
+
+SIM_TEST(deque, as_many_as_fit_do_not_overflow)
+{
+	sim_must_pass(&filling, 50000);
+}
+
+/*
+ * Q2: one more than fit. Either a thief was quicker, or it comes out with the newer half, oldest
+ * first, and is counted; the older half stays.
+ */
+static void push_one_more(unsigned number)
+{
+	struct wf_deque *d = &s.deques[0];
+	void *spill[WF_DEQUE_SPILL_MAX];
+	unsigned count;
+
+	if (number > 0) {
+		(void)steal(d, NULL);
+		return;
+	}
+	for (unsigned i = 0; i < WF_RING_SIZE; i++)
+		push_new(d);
+	count = wf_deque_push(d, &s.items[s.pushed++], spill);
+	sim_check(wf_deque_overflow_count(d) == (count > 0), "the overflow is not counted");
+	for (unsigned i = 1; i < count; i++)
+		sim_check((unsigned char *)spill[i] == (unsigned char *)spill[i - 1] + 1,
+			"the spilled ones are not the newest, in order");
+	sim_check(count == 0 || spill[count - 1] == &s.items[WF_RING_SIZE], "not the new one");
+	sim_check(count == 0 || !WF_RUN_ORDER_FIFO || count == WF_DEQUE_SPILL_MAX,
+		"%u were spilled, not half and one", count);
+	for (unsigned i = 0; i < count; i++)
+		take(spill[i]);
+}
+
+static const struct sim_scenario one_more = {
+	"1 more than fit", 3, setup, push_one_more, NULL, check, 0};
+
+SIM_TEST(deque, one_more_than_fit_spills_the_newer_half)
+{
+	sim_must_pass(&one_more, 100000);
+}
+
+#if WF_RUN_ORDER_FIFO
+
+/* Q3: so many are there, and nobody else: half of them, rounded up, oldest first. */
+static void steal_alone(unsigned unused)
+{
+	struct wf_deque *d = &s.deques[0];
+	void *loot[WF_DEQUE_STEAL_MAX];
+	unsigned items = sim_random(WF_RING_SIZE + 1);
+	unsigned count;
+
+	(void)unused;
+	for (unsigned i = 0; i < items; i++)
+		push_new(d);
+	count = wf_deque_steal(d, loot, WF_DEQUE_STEAL_MAX);
+	sim_check(count == (items + 1) / 2, "%u of %u were stolen", count, items);
+	for (unsigned i = 0; i < count; i++) {
+		sim_check(loot[i] == &s.items[i], "not the oldest first");
+		take(loot[i]);
+	}
+}
+
+static const struct sim_scenario stealing = {"half", 1, setup, steal_alone, NULL, check, 0};
+
+SIM_TEST(deque, a_thief_takes_the_older_half)
+{
+	sim_must_pass(&stealing, 1000);
+}
+
+#endif
+
 /*
  * The owner publishes and looks for the parked worker, who parks and looks for items: not both may
  * miss.
@@ -249,6 +340,11 @@ SIM_TEST(deque, planted_publish_without_rmw)
 }
 
 #if WF_RUN_ORDER_FIFO
+
+SIM_TEST(deque, planted_pop_without_cas)
+{
+	sim_must_find(&last_item, WF_PLANTED_deque_pop_by_store, 1000);
+}
 
 SIM_TEST(deque, planted_overflow_retracts_bottom)
 {

@@ -47,7 +47,7 @@ static struct {
 	unsigned count;
 	struct job jobs[JOBS_MAX];
 	unsigned job_count;
-	bool skip_recheck; /* planted */
+	bool skip_recheck, park_late; /* planted */
 } s;
 
 /* --- wakes --- */
@@ -225,9 +225,13 @@ static void await_token(struct worker *self)
 
 static void park(struct worker *self)
 {
+	bool found = s.park_late && recheck(self);
+
 	(void)wf_idle_park(&s.idle, self->number, self->searching); /* P1 */
 	self->searching = false;
-	if (recheck(self) && wf_idle_unpark_self(&s.idle, self->number)) /* P4 */
+	if (!s.park_late)
+		found = recheck(self);
+	if (found && wf_idle_unpark_self(&s.idle, self->number)) /* P4 */
 		return;
 	await_token(self); /* P3; only a token ends it */
 }
@@ -477,6 +481,26 @@ static void setup_without_recheck(void)
 {
 	setup_one();
 	s.skip_recheck = true;
+}
+
+SIM_TEST(idle, planted_search_not_given_back)
+{
+	sim_must_find(&inject_two, WF_PLANTED_idle_park_keeps_search, 100);
+}
+
+static void setup_parking_late(void)
+{
+	setup_one();
+	s.park_late = true;
+}
+
+SIM_TEST(idle, planted_announced_after_the_recheck)
+{
+	static const struct sim_scenario scenario = {
+		"1 worker, parks late", 2, setup_parking_late, two_injected, quiet, check, 0};
+
+	sim_must_find(&scenario, WF_PLANTED_nothing, 100000);
+	s.park_late = false;
 }
 
 SIM_TEST(idle, planted_no_recheck)

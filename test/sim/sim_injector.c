@@ -261,6 +261,11 @@ SIM_TEST(injector, a_head_that_comes_back_fools_nobody)
 
 /* --- planted --- */
 
+SIM_TEST(injector, planted_push_ignores_the_closed_bit)
+{
+	sim_must_find(&being_closed, WF_PLANTED_injector_push_ignores_closed, 1000);
+}
+
 SIM_TEST(injector, planted_grab_clears_the_closed_bit)
 {
 	sim_must_find(&being_closed, WF_PLANTED_injector_grab_clears_closed, 10000);

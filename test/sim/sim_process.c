@@ -13,6 +13,9 @@ static struct {
 	unsigned wakes; /* begun */
 	unsigned refused;
 	wf_atomic_u32 data[3];
+	bool has_seen;
+	struct wf_wait wait;
+	unsigned claims;
 } s;
 
 static void setup(void)
@@ -567,6 +570,103 @@ SIM_TEST(process, what_is_written_before_a_wake_is_seen)
 	sim_must_pass(&writing_movable, SCHEDULES);
 }
 
+/*
+ * W5: a run serves a wake that still lies in the inbox. The thread's first wake is consumed by a
+ * run that goes on; a process of the same worker causes one more run before the inbox is drained;
+ * beside that one the thread writes and wakes again.
+ */
+static int runs_again(void *arg)
+{
+	struct body *body = body_begin(arg);
+	uint32_t seen;
+
+	while ((seen = wf_u32_load_relaxed(&s.data[0])) < 2) {
+		if (seen == 1 && !s.has_seen) {
+			s.has_seen = true;
+			(void)weft_wake(scene.bodies[1].pid);
+		}
+		sim_check(body_park(body, WEFT_FOREVER) == 0, "weft_park");
+	}
+	return body_end(body);
+}
+
+static int makes_it_run(void *arg)
+{
+	struct body *body = body_begin(arg);
+
+	sim_check(body_park(body, WEFT_FOREVER) == 0, "weft_park");
+	(void)weft_wake(scene.bodies[0].pid);
+	return body_end(body);
+}
+
+static void wake_one_that_runs_again(unsigned unused)
+{
+	(void)unused;
+	scene_create(1);
+	body_spawn(&scene.bodies[1], makes_it_run, NULL);
+	body_spawn(&scene.bodies[0], runs_again, NULL);
+	for (uint32_t i = 1; i <= 2; i++) {
+		while (i == 2 && !s.has_seen)
+			wf_pause();
+		wf_u32_store_relaxed(&s.data[0], i);
+		(void)weft_wake(scene.bodies[0].pid);
+	}
+	body_join(&scene.bodies[0]);
+	body_join(&scene.bodies[1]);
+	scene_destroy();
+}
+
+SCENE(again, "wakes of one that runs again", 1, wake_one_that_runs_again);
+
+SIM_TEST(process, a_run_serves_the_wakes_in_the_inbox)
+{
+	sim_must_pass(&again, 2 * SCHEDULES);
+}
+
+/* C1: a peer, the deadline and a cancel end one wait: exactly one of them. */
+static int waits_once(void *arg)
+{
+	struct body *body = body_begin(arg);
+	int r;
+
+	wf_wait_begin(&s.wait);
+	gate_open(&s.ready);
+	body_leave(body);
+	r = wf_wait_park(&s.wait, weft_after(WEFT_US(4)));
+	body_enter(body);
+	sim_check(r == 0 || r == -ETIME || r == -ECANCELED, "wf_wait_park: %d", r);
+	s.results[0] = r;
+	return body_end(body);
+}
+
+static void end_a_wait(unsigned number)
+{
+	if (number == 0) {
+		scene_create(1);
+		body_spawn(&scene.bodies[0], waits_once, NULL);
+	}
+	gate_await(&s.ready);
+	if (number == 2)
+		(void)weft_cancel(scene.bodies[0].pid);
+	else
+		s.claims += wf_wait_claim_pid(s.wait.pid, s.wait.number);
+	if (number > 0)
+		return;
+	body_join(&scene.bodies[0]);
+	sim_thread_join(1);
+	sim_thread_join(2);
+	sim_check(s.claims == (s.results[0] == 0), "%u claims, and the wait says %d", s.claims,
+		s.results[0]);
+	scene_destroy();
+}
+
+SCENE(ending_a_wait, "2 peers, deadline, cancel", 3, end_a_wait);
+
+SIM_TEST(process, exactly_one_ends_a_wait)
+{
+	sim_must_pass(&ending_a_wait, SCHEDULES);
+}
+
 /* --- P6, P7: nothing is left of what was not spawned, or has ended --- */
 
 static void check_unknown(weft_pid pid)
@@ -728,4 +828,36 @@ static const struct sim_scenario dropping = {"stopped before they run", 2, setup
 SIM_TEST(process, an_argument_is_dropped_once_or_never)
 {
 	sim_must_pass(&dropping, SCHEDULES);
+}
+
+/* --- planted --- */
+
+SIM_TEST(process, planted_pending_without_an_operation)
+{
+	sim_must_find(&writing, WF_PLANTED_wake_pending_without_rmw, 10000);
+}
+
+SIM_TEST(process, planted_notified_and_forgotten)
+{
+	sim_must_find(&writing_movable, WF_PLANTED_settle_forgets_notified, 10000);
+}
+
+SIM_TEST(process, planted_winner_overwritten)
+{
+	sim_must_find(&ending_a_wait, WF_PLANTED_claim_overwrites_winner, 10000);
+}
+
+SIM_TEST(process, planted_token_kept)
+{
+	sim_must_find(&twice, WF_PLANTED_park_keeps_token, 100);
+}
+
+SIM_TEST(process, planted_joiner_misses_the_end)
+{
+	sim_must_find(&joining, WF_PLANTED_join_misses_end, 10000);
+}
+
+SIM_TEST(process, planted_any_tell_is_trusted)
+{
+	sim_must_find(&giving_up, WF_PLANTED_join_trusts_any_tell, 10000);
 }

@@ -10,16 +10,19 @@
 enum { SCHEDULES = 2000 };
 
 static struct {
-	struct gate done, ready, told[SCENE_BODIES];
+	struct gate done, ready, begun, told[SCENE_BODIES];
 	unsigned crowd, started;
+	bool crowd_is_there;
 	bool enough;   /* the crowd may end */
 	unsigned runs; /* of the crowd */
-	unsigned injected_at;
-	bool is_injected;
+	unsigned yielded_at, injected_at;
+	bool yielding, injecting, injected_ran;
+	const struct body *running; /* so many times in a row: of those who wake themselves */
+	unsigned row;
 	unsigned list_ran, ring_ran; /* at which run */
 	unsigned order[SCENE_BODIES], ordered;
 	struct body *partner[SCENE_BODIES];
-	struct sim_event event;
+	struct sim_event event, events[3];
 	bool happened;
 	wf_atomic_u32 pokes;
 	weft_rt *home, *away;
@@ -85,10 +88,18 @@ static struct body *crowd_begin(void *arg)
 	return body;
 }
 
-/* It runs; true: once more. */
+/*
+ * It runs; true: once more. Nobody whom it could keep waiting waits for longer than his bound: who
+ * yielded, for the rest of the turn, and each of the crowd with what it wakes.
+ */
 static bool crowd_on(void)
 {
 	s.runs++;
+	sim_check(!s.yielding ||
+			s.runs - s.yielded_at <= WF_BUDGET + s.crowd * (1 + WF_RUN_NEXT_MAX),
+		"%u runs of others, and one who yielded waits", s.runs - s.yielded_at);
+	sim_check(!s.injecting || s.runs - s.injected_at <= WF_INJECTOR_INTERVAL,
+		"%u runs of others, and an injected one waits", s.runs - s.injected_at);
 	return !s.enough;
 }
 
@@ -106,9 +117,12 @@ static int successor(void *unused)
 /* Wakes itself before each park. */
 static int self_waker(void *arg)
 {
-	struct body *body = body_begin(arg);
+	struct body *body = crowd_begin(arg);
 
 	while (crowd_on()) {
+		s.row = s.running == body && s.crowd_is_there ? s.row + 1 : 0;
+		s.running = body;
+		sim_check(s.row <= 2 * WF_OPERATIONS_BUDGET, "it keeps its worker");
 		(void)weft_wake(body->pid);
 		sim_check(body_park(body, WEFT_FOREVER) == 0, "a token is lost");
 	}
@@ -118,7 +132,7 @@ static int self_waker(void *arg)
 /* Wakes its partner, then waits to be woken. */
 static int ping_pong(void *arg)
 {
-	struct body *body = body_begin(arg);
+	struct body *body = crowd_begin(arg);
 	struct body *partner = s.partner[body_number(body)];
 
 	while (crowd_on()) {
@@ -138,17 +152,17 @@ static int yielder(void *arg)
 	return body_end(body);
 }
 
-/* Yields five times; in between the crowd has the rest of the turn, and a turn at most. */
+/* Yields until a crowd has begun, then five times. */
 static int five_yields(void *arg)
 {
 	struct body *body = body_begin(arg);
 
-	for (int i = 0; i < 5; i++) {
-		unsigned before = s.runs;
-
+	gate_open(&s.begun);
+	for (int i = 0; i < 5; i += s.started == s.crowd) {
+		s.yielded_at = s.runs;
+		s.yielding = true;
 		(void)body_yield(body);
-		sim_check(s.runs - before <= 2 * WF_BUDGET, "%u runs of others",
-			s.runs - before);
+		s.yielding = false;
 	}
 	return body_end(body);
 }
@@ -185,14 +199,16 @@ static void play_ping_pong(unsigned unused)
 	struct weft_spawn_opts opts = scene_opts(0, WEFT_SUSPENDED);
 
 	(void)unused;
+	s.crowd = 4;
 	scene_create(1);
+	body_spawn(&scene.bodies[4], five_yields, NULL);
+	gate_await(&s.begun);
 	for (unsigned i = 0; i < 4; i++) {
 		s.partner[i] = &scene.bodies[i ^ 1];
 		body_spawn(&scene.bodies[i], ping_pong, &opts);
 	}
 	(void)weft_wake(scene.bodies[0].pid);
 	(void)weft_wake(scene.bodies[2].pid);
-	body_spawn(&scene.bodies[4], five_yields, NULL);
 	body_join(&scene.bodies[4]);
 	join_crowd(0, 4);
 	scene_destroy();
@@ -232,7 +248,7 @@ static int awaits_event(void *arg)
 	struct body *body = body_begin(arg);
 
 	sim_event_begin(&s.event);
-	gate_open(&s.ready);
+	gate_open(&s.begun);
 	body_leave(body);
 	sim_check(wf_wait_park(&s.event.wait, WEFT_FOREVER) == 0, "the event is lost");
 	body_enter(body);
@@ -242,14 +258,19 @@ static int awaits_event(void *arg)
 /* Among `crowd` who wake themselves: a wake, a spawn, a timer and an event go through. */
 static void look_around(unsigned crowd)
 {
+	struct weft_spawn_opts here = scene_opts(1, 0);
+
+	s.crowd = crowd;
 	scene_create(1);
 	for (unsigned i = 0; i < crowd; i++)
-		body_spawn(&scene.bodies[i], self_waker, NULL);
+		body_spawn(&scene.bodies[i], self_waker, &here);
+	s.crowd_is_there = crowd > 1;
+	gate_await(&s.ready);
 	body_spawn(&scene.bodies[crowd], woken_once, NULL);
 	body_spawn(&scene.bodies[crowd + 1], sleeps_once, NULL);
 	body_spawn(&scene.bodies[crowd + 2], awaits_event, NULL);
 	(void)weft_wake(scene.bodies[crowd].pid);
-	gate_await(&s.ready);
+	gate_await(&s.begun);
 	sim_event_happen(&s.event);
 	for (unsigned i = 0; i < 3; i++)
 		body_join(&scene.bodies[crowd + i]);
@@ -313,7 +334,7 @@ static void connect_beside_a_blocked_worker(unsigned unused)
 	body_spawn(&scene.bodies[0], blocks_its_worker, &second);
 	body_spawn(&scene.bodies[1], awaits_event, &first);
 	body_spawn(&scene.bodies[2], yields_until_event, &first);
-	gate_await(&s.ready);
+	gate_await(&s.begun);
 	sim_event_happen(&s.event);
 	s.happened = true;
 	for (unsigned i = 0; i < 3; i++)
@@ -326,6 +347,45 @@ SCENE(connecting, "yields until connected", 1, connect_beside_a_blocked_worker);
 SIM_TEST(scheduling, few_yields_see_an_event)
 {
 	sim_must_pass(&connecting, SCHEDULES);
+}
+
+/* Events of processes that may move: made ready inside a poll, each once. */
+static int awaits_its_event(void *arg)
+{
+	struct body *body = body_begin(arg);
+	struct sim_event *event = &s.events[body_number(body)];
+
+	sim_event_begin(event);
+	gate_open(&s.told[body_number(body)]);
+	body_leave(body);
+	sim_check(wf_wait_park(&event->wait, WEFT_FOREVER) == 0, "the event is lost");
+	body_enter(body);
+	return body_end(body);
+}
+
+static void events_at_once(unsigned unused)
+{
+	struct weft_spawn_opts first = scene_opts(1, WEFT_MOVABLE);
+
+	(void)unused;
+	scene_create(2);
+	for (unsigned i = 0; i < 3; i++) {
+		body_spawn(&scene.bodies[i], awaits_its_event, i < 2 ? &first : NULL);
+		gate_await(&s.told[i]);
+	}
+	for (unsigned i = 0; i < 3; i++)
+		sim_event_happen(&s.events[i]);
+	for (unsigned i = 0; i < 3; i++)
+		body_join(&scene.bodies[i]);
+	scene_settle();
+	scene_destroy();
+}
+
+SCENE(happening, "3 events", 1, events_at_once);
+
+SIM_TEST(scheduling, events_end_their_waits)
+{
+	sim_must_pass(&happening, SCHEDULES);
 }
 
 /* --- S8, S15: shares --- */
@@ -345,8 +405,8 @@ static int injected(void *arg)
 {
 	struct body *body = body_begin(arg);
 
-	sim_check(!s.is_injected || s.runs - s.injected_at <= WF_INJECTOR_INTERVAL,
-		"%u runs of others before an injected one", s.runs - s.injected_at);
+	s.injecting = false;
+	s.injected_ran = true;
 	return body_end(body);
 }
 
@@ -355,10 +415,10 @@ static void inject_one_by_one(unsigned first, unsigned count)
 {
 	gate_await(&s.ready);
 	for (unsigned i = first; i < first + count; i++) {
-		s.is_injected = false;
+		s.injected_ran = false;
 		body_spawn(&scene.bodies[i], injected, NULL);
 		s.injected_at = s.runs;
-		s.is_injected = true;
+		s.injecting = !s.injected_ran;
 		body_join(&scene.bodies[i]);
 	}
 }
@@ -366,11 +426,13 @@ static void inject_one_by_one(unsigned first, unsigned count)
 /* S8: injected work runs within an interval of picks, whatever else is ready. */
 static void inject_into_a_crowd(unsigned unused)
 {
+	struct weft_spawn_opts here = scene_opts(1, 0);
+
 	(void)unused;
 	s.crowd = 3;
 	scene_create(1);
 	for (unsigned i = 0; i < 3; i++)
-		body_spawn(&scene.bodies[i], yielder, NULL);
+		body_spawn(&scene.bodies[i], yielder, &here);
 	inject_one_by_one(3, 4);
 	join_crowd(0, 3);
 	scene_destroy();
@@ -766,4 +828,16 @@ SIM_TEST(scheduling, starts_and_wakes_keep_their_order)
 {
 	sim_must_pass(&ordered_by_process, SCHEDULES);
 	sim_must_pass(&ordered_by_thread, SCHEDULES);
+}
+
+/* --- planted --- */
+
+SIM_TEST(scheduling, planted_search_not_given_back)
+{
+	sim_must_find(&parking_on_two, WF_PLANTED_idle_park_keeps_search, 1000);
+}
+
+SIM_TEST(scheduling, planted_token_left_behind)
+{
+	sim_must_find(&parking_on_two, WF_PLANTED_park_leaves_token, 1000);
 }

@@ -309,6 +309,74 @@ SIM_TEST(shutdown, with_grace_what_runs_is_finished)
 	sim_must_pass(&draining, SCHEDULES);
 }
 
+/*
+ * Each link of a chain begins the next one, on the other worker, and ends; while there is grace
+ * both workers ask all the time whether anything is alive.
+ */
+static int links(void *arg)
+{
+	struct body *body = body_begin(arg);
+	unsigned next = (unsigned)body_number(body) + 1;
+
+	if (next < SCENE_BODIES) {
+		struct weft_spawn_opts opts = scene_opts(1 + next % 2, WEFT_DETACHED);
+		struct body *child = &scene.bodies[next];
+		int r = weft_spawn_with(links, child, &opts, NULL);
+
+		sim_check(r == 0, "the runtime ends, and a link is alive: %d", r);
+	}
+	return body_end(body);
+}
+
+static void stop_a_chain(unsigned unused)
+{
+	(void)unused;
+	scene_create(2);
+	body_spawn(&scene.bodies[0], links, NULL);
+	stop(WEFT_FOREVER, WEFT_FOREVER, 0);
+	for (unsigned i = 0; i < SCENE_BODIES; i++)
+		sim_check(scene.bodies[i].ended == 1, "link %u has not run", i);
+	scene_destroy();
+}
+
+SCENE(chaining, "a chain beside a stop with grace", 1, stop_a_chain);
+
+SIM_TEST(shutdown, with_grace_a_chain_is_finished)
+{
+	sim_must_pass(&chaining, SCHEDULES);
+}
+
+/* Nothing is alive, and started: it ends; a spawn just then is refused, or holds up the end. */
+static void spawn_beside_the_end(unsigned number)
+{
+	if (number == 1) {
+		gate_await(&s.ready);
+		for (unsigned i = 0; i < 2; i++) {
+			struct body *body = &scene.bodies[i];
+			int r = weft_rt_spawn(scene.rt, body_leaf, body, NULL, NULL);
+
+			sim_check(r == 0 || r == -ESHUTDOWN, "weft_rt_spawn: %d", r);
+			s.refused += r != 0;
+		}
+		return;
+	}
+	scene_create(2);
+	gate_open(&s.ready);
+	sim_check(weft_rt_run(scene.rt) == 0, "weft_rt_run");
+	s.has_ended = true;
+	sim_thread_join(1);
+	sim_check(scene.bodies[0].ended + scene.bodies[1].ended + s.refused == 2,
+		"a process is lost in the end");
+	scene_destroy();
+}
+
+SCENE(ending, "spawns beside the end", 2, spawn_beside_the_end);
+
+SIM_TEST(shutdown, a_spawn_beside_the_end_runs_or_is_refused)
+{
+	sim_must_pass(&ending, 2 * SCHEDULES);
+}
+
 /* --- X8: those who are nobody's, and those who must not be disturbed --- */
 
 /* Movable, waiting with its timer on the wheel of the worker it happened to be on. */
@@ -359,4 +427,31 @@ SCENE(waiting, "movable and shielded waits", 2, stop_those_who_wait);
 SIM_TEST(shutdown, all_who_wait_end_before_the_drivers)
 {
 	sim_must_pass(&waiting, 2 * SCHEDULES);
+}
+
+/* --- planted --- */
+
+SIM_TEST(shutdown, planted_end_without_a_second_look)
+{
+	sim_must_find(&ending, WF_PLANTED_life_looks_once, 10000);
+}
+
+SIM_TEST(shutdown, planted_refusal_wakes_nobody)
+{
+	sim_must_find(&spawning, WF_PLANTED_refused_wakes_nobody, 10000);
+}
+
+SIM_TEST(shutdown, planted_sweep_before_all_have_acknowledged)
+{
+	sim_must_find(&reserving, WF_PLANTED_stop_sweeps_early, 10000);
+}
+
+SIM_TEST(shutdown, planted_post_after_the_close)
+{
+	sim_must_find(&posting, WF_PLANTED_post_ignores_close, 10000);
+}
+
+SIM_TEST(shutdown, planted_destruction_ignores_visitors)
+{
+	sim_must_find(&waking, WF_PLANTED_withdraw_ignores_uses, 10000);
 }

@@ -64,11 +64,24 @@ static void look_up_stale(weft_pid pid)
 	sim_check(!wf_visit_begin(&visit, pid), "a stale id is found");
 }
 
+static void tell_pid(void)
+{
+	weft_pid self = weft_self();
+
+	s.pids[s.made++] = self;
+}
+
 static int lives_shortly(void *arg)
 {
 	(void)arg;
-	s.pids[s.made++] = weft_self();
+	tell_pid();
 	(void)weft_yield();
+	return 0;
+}
+
+static int does_nothing(void *arg)
+{
+	(void)arg;
 	return 0;
 }
 
@@ -140,6 +153,57 @@ SCENE(coming, "processes come and go", 2, come_and_go);
 SIM_TEST(table, a_header_found_in_a_section_is_nobody_elses)
 {
 	sim_must_pass(&coming, SCHEDULES);
+}
+
+/*
+ * U1: two processes of worker 0 end while a thread wakes them: the wake may find one alive, and
+ * send its header to the inbox of worker 0 when it has ended, and was joined, and worker 0 sleeps.
+ * Worker 1 gets the header back, and must not use it before it is out of the inbox.
+ */
+static int makes_on_the_other(void *arg)
+{
+	struct weft_spawn_opts other = scene_opts(1, 0);
+	struct body *body = body_begin(arg);
+	weft_pid pids[2];
+
+	for (unsigned i = 0; i < 2; i++)
+		sim_check(weft_spawn_with(lives_shortly, NULL, &other, &pids[i]) == 0, "spawn");
+	for (unsigned i = 0; i < 2; i++) {
+		body_leave(body);
+		sim_check(weft_join(pids[i], NULL, WEFT_FOREVER) == 0, "weft_join");
+		body_enter(body);
+	}
+	for (unsigned i = 0; i < 4; i++) {
+		sim_check(weft_spawn(does_nothing, NULL, NULL) == 0, "weft_spawn");
+		(void)body_yield(body);
+	}
+	return body_end(body);
+}
+
+static void wake_who_ends(unsigned number)
+{
+	struct weft_spawn_opts second = scene_opts(2, 0);
+
+	if (number == 1) {
+		for (unsigned i = 0; i < 2; i++) {
+			while (s.made <= i)
+				wf_pause();
+			(void)weft_wake(s.pids[i]);
+		}
+		return;
+	}
+	scene_create(2);
+	body_spawn(&scene.bodies[0], makes_on_the_other, &second);
+	body_join(&scene.bodies[0]);
+	sim_thread_join(1);
+	scene_destroy();
+}
+
+SCENE(ending, "wakes of those who end", 2, wake_who_ends);
+
+SIM_TEST(table, a_header_in_an_inbox_is_not_used_again)
+{
+	sim_must_pass(&ending, SCHEDULES);
 }
 
 /* --- free headers --- */
@@ -223,4 +287,21 @@ static const struct sim_scenario free_headers = {
 SIM_TEST(table, a_free_header_is_given_to_one)
 {
 	sim_must_pass(&free_headers, SHORT_SCHEDULES);
+}
+
+/* --- planted --- */
+
+SIM_TEST(table, planted_no_grace_period)
+{
+	sim_must_find(&coming, WF_PLANTED_retire_without_grace, 100000);
+}
+
+SIM_TEST(table, planted_used_while_in_an_inbox)
+{
+	sim_must_find(&ending, WF_PLANTED_reuse_while_linked, 100000);
+}
+
+SIM_TEST(table, planted_stack_without_a_tag)
+{
+	sim_must_find(&free_headers, WF_PLANTED_table_without_tag, 10000);
 }

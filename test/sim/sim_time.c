@@ -288,3 +288,15 @@ SIM_TEST(time, a_nearer_deadline_shortens_the_workers_sleep)
 {
 	sim_must_pass(&shortening, SCHEDULES);
 }
+
+/* --- planted --- */
+
+SIM_TEST(time, planted_timer_left_on_the_wheel)
+{
+	sim_must_find(&resetting, WF_PLANTED_wake_leaves_timer, 100);
+}
+
+SIM_TEST(time, planted_anchor_ignored)
+{
+	sim_must_find(&resetting_movable, WF_PLANTED_wake_ignores_anchor, 1000);
+}
