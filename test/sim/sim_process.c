@@ -4,7 +4,7 @@
  */
 #include "test/sim/scene.h"
 
-enum { SCHEDULES = 2000 };
+enum { SCHEDULES = 5000 };
 
 static struct {
 	struct gate ready, done, held, woken;

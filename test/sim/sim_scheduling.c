@@ -7,7 +7,7 @@
  */
 #include "test/sim/scene.h"
 
-enum { SCHEDULES = 2000 };
+enum { SCHEDULES = 4000 };
 
 static struct {
 	struct gate done, ready, begun, told[SCENE_BODIES];

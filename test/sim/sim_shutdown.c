@@ -3,7 +3,7 @@
  */
 #include "test/sim/scene.h"
 
-enum { SCHEDULES = 2000, ROUNDS = 3 };
+enum { SCHEDULES = 5000, ROUNDS = 3 };
 
 static struct {
 	struct gate ready, done;

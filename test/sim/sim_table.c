@@ -8,7 +8,7 @@
 #include "core/registry.h"
 
 enum {
-	SCHEDULES = 4000,
+	SCHEDULES = 8000,
 	SHORT_SCHEDULES = 50000,
 	HEADERS = 40, /* three segments */
 	TAKES = 4,

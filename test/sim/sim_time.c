@@ -9,7 +9,7 @@
 #include "timer/wheel.h"
 
 enum {
-	SCHEDULES = 2000,
+	SCHEDULES = 5000,
 	SLEEPS = 4,
 	/* A worker with nothing else to do wakes up, goes round its loop, runs the process. */
 	LATE_NS = 100 * 150,
