@@ -37,6 +37,11 @@ WF_INLINE void wf_proc_serve_remote(struct wf_proc *p)
 
 	if (WF_PLANTED(wake_served_twice))
 		return;
+	if (WF_PLANTED(wake_served_by_store) && (remote & WF_REMOTE_PLACE) == WF_REMOTE_PENDING) {
+		wf_u32_store_release(
+			&p->remote, (remote & ~(uint32_t)WF_REMOTE_PLACE) | WF_REMOTE_LINKED);
+		return;
+	}
 	/* W5: acquire (part of the cas), with W3 in wake_remote(): what the wakers wrote. */
 	while (WF_UNLIKELY((remote & WF_REMOTE_PLACE) == WF_REMOTE_PENDING))
 		if (wf_u32_cas(&p->remote, &remote,

@@ -837,6 +837,11 @@ SIM_TEST(process, planted_pending_without_an_operation)
 	sim_must_find(&writing, WF_PLANTED_wake_pending_without_rmw, 10000);
 }
 
+SIM_TEST(process, planted_wakes_served_by_store)
+{
+	sim_must_find(&again, WF_PLANTED_wake_served_by_store, 100000);
+}
+
 SIM_TEST(process, planted_notified_and_forgotten)
 {
 	sim_must_find(&writing_movable, WF_PLANTED_settle_forgets_notified, 10000);
