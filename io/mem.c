@@ -130,6 +130,7 @@ static void slot_begin(struct wf_mem_socket *socket)
 	socket->in = (struct wf_mem_inflow){ .end_due = WEFT_FOREVER };
 	socket->queued_due = 0;
 	socket->name = NULL;
+	socket->is_told = false;
 	socket->queued_count = 0;
 	socket->address[0] = '\0';
 }

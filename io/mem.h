@@ -37,7 +37,7 @@
  *	N1 connect makes both ends, and appends the far one to the queue of the listener, in turn
  *	   among those of the name, that has room. None has: the socket waits in the name's list.
  *	N2 accept takes the first that has arrived; the first that waits for room is told to try
- *	   again (WRITE).
+ *	   again (WRITE). If it gives up instead, the next one is told.
  *	N3 the last listener of a name tells all that wait: they try again, and are refused.
  *
  * Locks, in this order: the network's (names, queues, who waits for room), the table's (free
@@ -124,9 +124,10 @@ struct wf_mem_socket {
 	wf_atomic_ptr peer;      /* struct wf_mem_socket; written under the lock */
 	struct wf_mem_inflow in;
 	/* Under the network's lock. */
-	struct wf_mem_link link; /* among the free, in a listener's queue, in a name's waiting */
+	struct wf_mem_link link; /* among the free, in a listener's queue, a name's waiting or told */
 	weft_time queued_due;    /* in a queue: when it arrives there */
 	struct wf_mem_name *name; /* of a listener; of who waits for room */
+	bool is_told;            /* that there is room: in `told`, not in `waiting` */
 	struct wf_mem_link queue; /* of a listener */
 	unsigned queued_count;
 	char address[WF_MEM_ADDRESS_MAX]; /* constant while in use; empty: the connecting end */

@@ -20,6 +20,7 @@ enum {
 struct wf_mem_name {
 	struct wf_mem_name *next; /* in its bucket */
 	struct wf_mem_link waiting; /* sockets that found no room; a ring */
+	struct wf_mem_link told;  /* of these who were told to try again, and have not yet */
 	unsigned backlog;
 	unsigned turn;            /* which listener is next */
 	unsigned count, left;     /* listeners; of these open */
@@ -97,6 +98,7 @@ static struct wf_mem_name *make_name(const char *address, int backlog, unsigned 
 		return NULL;
 	memset(name, 0, name_bytes(count));
 	wf_mem_ring_init(&name->waiting);
+	wf_mem_ring_init(&name->told);
 	name->backlog = backlog > 0 ? (unsigned)backlog : WF_MEM_BACKLOG_DEFAULT;
 	name->count = name->left = count;
 	memcpy(name->address, address, strlen(address) + 1);
@@ -179,18 +181,54 @@ int wf_mem_socket(void)
 }
 
 /* Under the lock: whose turn it is among the listeners that have room; NULL: none has. */
-static struct wf_mem_socket *listener_with_room(struct wf_mem_name *name)
+static struct wf_mem_socket *listener_with_room(const struct wf_mem_name *name, unsigned *turn_out)
 {
 	for (unsigned i = 0; i < name->count; i++) {
 		unsigned n = (name->turn + i) % name->count;
 		struct wf_mem_socket *listener = name->listeners[n];
 
 		if (listener && listener->queued_count < name->backlog) {
-			name->turn = n + 1;
+			*turn_out = n + 1;
 			return listener;
 		}
 	}
 	return NULL;
+}
+
+/* Under the lock: waits for room; who was told of some, and was overtaken, as the first. */
+static void wait_for_room(struct wf_mem_name *name, struct wf_mem_socket *client, bool first)
+{
+	client->name = name;
+	client->is_told = false;
+	wf_mem_link_append(first ? name->waiting.next : &name->waiting, &client->link);
+}
+
+/* Under the lock: the first that waits is told; the report is the caller's. NULL: nobody waits. */
+static struct wf_mem_socket *tell_next(struct wf_mem_name *name, uint32_t *generation_out)
+{
+	struct wf_mem_link *link = name->waiting.next;
+	struct wf_mem_socket *client;
+
+	if (link == &name->waiting)
+		return NULL;
+	client = WF_CONTAINER_OF(link, struct wf_mem_socket, link);
+	wf_mem_link_remove(link);
+	wf_mem_link_append(&name->told, link);
+	client->is_told = true;
+	*generation_out = client->generation;
+	return client;
+}
+
+/* Under the lock: waits no more. True: it was told of room. */
+static bool end_waiting(struct wf_mem_socket *client)
+{
+	bool was_told = client->is_told;
+
+	if (!client->link.next)
+		return false;
+	wf_mem_link_remove(&client->link);
+	client->is_told = false;
+	return was_told;
 }
 
 /* Under the lock: into the queue, behind those that arrive no later. */
@@ -213,15 +251,14 @@ static void enqueue(struct wf_mem_socket *listener, struct wf_mem_socket *server
 static int attach(struct wf_mem_socket *client, struct wf_mem_socket *server, const char *address,
 	weft_time due, struct wf_mem_socket **listener_out)
 {
+	bool was_told = end_waiting(client);
 	struct wf_mem_name *name = find_name(address);
 
-	if (client->link.next)
-		wf_mem_link_remove(&client->link);
 	if (!name)
 		return -ECONNREFUSED;
-	*listener_out = listener_with_room(name);
+	*listener_out = listener_with_room(name, &name->turn);
 	if (!*listener_out) {
-		wf_mem_link_append(&name->waiting, &client->link);
+		wait_for_room(name, client, was_told);
 		return -EINPROGRESS;
 	}
 	wf_mem_join(client, server);
@@ -321,20 +358,6 @@ bool wf_mem_acceptable(struct wf_mem_socket *listener)
 	return found;
 }
 
-/* Under the lock: the first that waits for room, taken out; NULL: nobody. */
-static struct wf_mem_socket *pop_waiting(struct wf_mem_name *name, uint32_t *generation_out)
-{
-	struct wf_mem_link *link = name->waiting.next;
-	struct wf_mem_socket *waiting;
-
-	if (link == &name->waiting)
-		return NULL;
-	wf_mem_link_remove(link);
-	waiting = WF_CONTAINER_OF(link, struct wf_mem_socket, link);
-	*generation_out = waiting->generation;
-	return waiting;
-}
-
 /* N2 */
 int wf_mem_accept(int fd, uint32_t *generation_out)
 {
@@ -351,7 +374,7 @@ int wf_mem_accept(int fd, uint32_t *generation_out)
 	if (server && wf_mem_count_open()) {
 		wf_mem_link_remove(&server->link);
 		listener->queued_count--;
-		waiting = pop_waiting(listener->name, &generation);
+		waiting = tell_next(listener->name, &generation);
 		r = 0;
 	} else if (server) {
 		r = -EMFILE;
@@ -397,38 +420,62 @@ static void refuse_queued(struct wf_mem_socket *listener)
 	}
 }
 
-/* N3 */
+/* N3. Told again does no harm. */
 static void refuse_waiting(struct wf_mem_name *name)
 {
-	struct wf_mem_socket *waiting;
-	uint32_t generation;
+	struct wf_mem_socket *client;
+	uint32_t generation = 0;
 
 	do {
 		wf_spinlock_lock(&names.lock);
-		waiting = pop_waiting(name, &generation);
+		client = tell_next(name, &generation);
+		if (client)
+			(void)end_waiting(client);
 		wf_spinlock_unlock(&names.lock);
-		if (waiting)
-			wf_fd_report(&waiting->entry, generation, WF_FD_WRITE);
-	} while (waiting);
+		if (client)
+			wf_fd_report(&client->entry, generation, WF_FD_WRITE);
+	} while (client);
+}
+
+static void leave_listener(struct wf_mem_socket *listener)
+{
+	struct wf_mem_name *name = listener->name;
+	bool last;
+
+	wf_spinlock_lock(&names.lock);
+	last = withdraw(listener);
+	while (last && name->told.next != &name->told)
+		(void)end_waiting(WF_CONTAINER_OF(name->told.next, struct wf_mem_socket, link));
+	wf_spinlock_unlock(&names.lock);
+	/* No connection can reach its queue any more. */
+	refuse_queued(listener);
+	if (last) {
+		refuse_waiting(name);
+		wf_shared_free(name, name_bytes(name->count));
+	}
+}
+
+/* N2: room that it was told of, and leaves, is the next one's. */
+static void leave_waiting(struct wf_mem_socket *client)
+{
+	struct wf_mem_socket *next = NULL;
+	uint32_t generation = 0;
+	unsigned turn;
+
+	wf_spinlock_lock(&names.lock);
+	if (end_waiting(client) && listener_with_room(client->name, &turn))
+		next = tell_next(client->name, &generation);
+	wf_spinlock_unlock(&names.lock);
+	if (next)
+		wf_fd_report(&next->entry, generation, WF_FD_WRITE);
 }
 
 void wf_mem_leave(struct wf_mem_socket *socket)
 {
-	bool last = false;
-
-	wf_spinlock_lock(&names.lock);
 	if (socket->role == WF_MEM_LISTENER)
-		last = withdraw(socket);
-	else if (socket->link.next)
-		wf_mem_link_remove(&socket->link);
-	wf_spinlock_unlock(&names.lock);
-	/* No connection can reach its queue any more. */
-	if (socket->role == WF_MEM_LISTENER)
-		refuse_queued(socket);
-	if (last) {
-		refuse_waiting(socket->name);
-		wf_shared_free(socket->name, name_bytes(socket->name->count));
-	}
+		leave_listener(socket);
+	else
+		leave_waiting(socket);
 	wf_spinlock_lock(&socket->lock);
 	socket->role = WF_MEM_NONE;
 	wf_spinlock_unlock(&socket->lock);

@@ -956,3 +956,206 @@ Test(mem, the_driver_cannot_wait_for_the_kernel, .timeout = 120)
 	run_virtual(2, kernel_descriptors, NULL);
 	cr_assert_eq(harness_fd_count(), before);
 }
+
+/* --- Connecting --- */
+
+static void accept_one(int from)
+{
+	int fd = weft_accept(from, NET_SOON);
+
+	cr_assert_geq(fd, 0, "%s", strerror(-fd));
+	cr_assert_eq(weft_close(fd), 0);
+}
+
+/* A process that connects, and is to close what it has got. */
+static int connect_to(void *arg)
+{
+	struct call *call = arg;
+
+	call->fd = weft_connect(call->address, call->deadline);
+	return call->fd < 0 ? call->fd : 0;
+}
+
+enum { WAITING = 5 };
+
+/* That many processes that wait for room in the queue. */
+static void wait_for_room(struct call *calls, weft_pid *pids, const char *address, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		calls[i] = (struct call){.address = address, .deadline = NET_SOON};
+		pids[i] = net_spawn(connect_to, &calls[i]);
+		net_yield(3);
+	}
+}
+
+static int full_backlog(void *arg)
+{
+	char address[WEFT_ADDRESS_MAX];
+	int from = listener("mem:", 2, address), first[2];
+	struct call calls[WAITING];
+	weft_pid pids[WAITING];
+
+	(void)arg;
+	for (int i = 0; i < 2; i++)
+		first[i] = weft_connect(address, WEFT_POLL);
+	cr_assert_geq(first[1], 0, "into the queue, and nobody need accept");
+	cr_assert_eq(weft_connect(address, WEFT_POLL), -EAGAIN);
+	cr_assert_eq(weft_connect(address, weft_after(WEFT_MS(1))), -ETIME);
+	wait_for_room(calls, pids, address, WAITING);
+	for (int i = 0; i < WAITING; i++) {
+		accept_one(from);
+		cr_assert_eq(net_join(pids[i]), 0, "in the order they came");
+		if (i + 1 < WAITING)
+			cr_assert_eq(weft_join(pids[i + 1], NULL, WEFT_POLL), -EAGAIN);
+	}
+	for (int i = 0; i < 2; i++)
+		accept_one(from);
+	cr_assert_eq(weft_accept(from, WEFT_POLL), -EAGAIN);
+	for (int i = 0; i < WAITING; i++)
+		cr_assert_eq(weft_close(calls[i].fd), 0);
+	for (int i = 0; i < 2; i++)
+		cr_assert_eq(weft_close(first[i]), 0);
+	cr_assert_eq(weft_close(from), 0);
+	return 0;
+}
+
+Test(mem, a_full_backlog_makes_who_connects_wait, .timeout = 120)
+{
+	run(1, full_backlog);
+}
+
+/* Who was told of room is refused when he comes for it: the next one has to be told. */
+static int refused_when_told(void *arg)
+{
+	char address[WEFT_ADDRESS_MAX];
+	unsigned refused = 0, connected = 0;
+	int from = listener("mem:", 1, address);
+
+	(void)arg;
+	for (unsigned round = 0; round < 30; round++) {
+		struct call calls[WAITING];
+		weft_pid pids[WAITING];
+		unsigned left = WAITING;
+		bool ended[WAITING] = {false};
+
+		wait_for_room(calls, pids, address, WAITING);
+		while (left > 0) {
+			int fd = weft_accept(from, WEFT_POLL), r;
+
+			if (fd >= 0)
+				cr_assert_eq(weft_close(fd), 0);
+			(void)weft_yield();
+			for (unsigned i = 0; i < WAITING; i++) {
+				if (ended[i] || weft_join(pids[i], &r, WEFT_POLL) < 0)
+					continue;
+				ended[i] = true;
+				left--;
+				cr_assert(r == 0 || r == -ECONNREFUSED, "%d", r);
+				if (r == 0)
+					cr_assert_eq(weft_close(calls[i].fd), 0);
+				connected += r == 0;
+				refused += r != 0;
+			}
+		}
+	}
+	cr_assert_gt(refused, WAITING);
+	cr_assert_gt(connected, WAITING);
+	cr_assert_eq(weft_close(from), 0);
+	return 0;
+}
+
+Test(mem, room_is_not_lost_with_who_gives_up, .timeout = 120)
+{
+	set_up((struct weft_mem_opts){.seed = 1, .refuse_one_in = 4});
+	run(1, refused_when_told);
+}
+
+/* One that comes at that moment takes it: who was told keeps his place. */
+static int overtaken_when_told(void *arg)
+{
+	char address[WEFT_ADDRESS_MAX];
+	int from = listener("mem:", 1, address), fast[2];
+	struct call calls[2];
+	weft_pid pids[2];
+
+	(void)arg;
+	fast[0] = weft_connect(address, WEFT_POLL);
+	wait_for_room(calls, pids, address, 2);
+	accept_one(from);
+	fast[1] = weft_connect(address, WEFT_POLL);
+	cr_assert_geq(fast[1], 0);
+	net_yield(5);
+	for (int i = 0; i < 2; i++) {
+		accept_one(from);
+		cr_assert_eq(net_join(pids[i]), 0);
+		cr_assert_eq(weft_close(calls[i].fd), 0);
+		cr_assert_eq(weft_close(fast[i]), 0);
+	}
+	accept_one(from);
+	cr_assert_eq(weft_close(from), 0);
+	return 0;
+}
+
+Test(mem, who_was_overtaken_keeps_his_place, .timeout = 120)
+{
+	run(1, overtaken_when_told);
+}
+
+static int close_listener(void *arg)
+{
+	unsigned other = *(unsigned *)arg;
+	char address[WEFT_ADDRESS_MAX], byte;
+	int from = listener("mem:", 2, address), fd[2];
+	struct call calls[WAITING];
+	weft_pid pids[WAITING];
+
+	for (int i = 0; i < 2; i++)
+		fd[i] = weft_connect(address, WEFT_POLL);
+	cr_assert_eq(weft_write(fd[0], "lost", 4, WEFT_POLL), 4);
+	for (unsigned i = 0; i < WAITING; i++) {
+		calls[i] = (struct call){.address = address, .deadline = NET_SOON};
+		pids[i] = net_spawn_on(other, connect_to, &calls[i]);
+	}
+	net_yield(20);
+	cr_assert_eq(weft_close(from), 0);
+	for (int i = 0; i < WAITING; i++)
+		cr_assert_eq(net_join(pids[i]), -ECONNREFUSED);
+	for (int i = 0; i < 2; i++) {
+		cr_assert_eq(weft_read(fd[i], &byte, 1, NET_SOON), -ECONNRESET);
+		cr_assert_eq(weft_read(fd[i], &byte, 1, NET_SOON), 0);
+		cr_assert_eq(weft_write(fd[i], "x", 1, NET_SOON), -EPIPE);
+		cr_assert_eq(weft_close(fd[i]), 0);
+	}
+	return 0;
+}
+
+Test(mem, a_closed_listener_resets_its_queue_and_refuses_who_waits, .timeout = 120)
+{
+	run(1, close_listener);
+	run(2, close_listener);
+}
+
+/* Connections that ended in the queue are accepted, and end. */
+static int gone_in_the_queue(void *arg)
+{
+	char address[WEFT_ADDRESS_MAX], bytes[8];
+	int from = listener("mem:", 0, address), fd;
+
+	(void)arg;
+	fd = weft_connect(address, NET_SOON);
+	cr_assert_eq(weft_write(fd, "bye", 3, NET_SOON), 3);
+	cr_assert_eq(weft_close(fd), 0);
+	fd = weft_accept(from, WEFT_POLL);
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(weft_write(fd, "x", 1, WEFT_POLL), -EPIPE);
+	cr_assert_eq(weft_read(fd, bytes, sizeof(bytes), WEFT_POLL), 3);
+	cr_assert_eq(weft_read(fd, bytes, sizeof(bytes), WEFT_POLL), 0);
+	cr_assert_eq(weft_close(fd), 0);
+	cr_assert_eq(weft_close(from), 0);
+	return 0;
+}
+
+Test(mem, what_was_sent_before_the_accept_is_there, .timeout = 120)
+{
+	run(1, gone_in_the_queue);
+}
