@@ -130,6 +130,7 @@ struct wf_fd_waiter {
 	struct wf_fd_waiter *next, *prev;
 	struct wf_wait wait;
 	uint64_t ready; /* what to wake it for */
+	uint64_t ticket; /* if queued: the lowest comes first */
 	bool queued;    /* an edge wakes only the first of these (accept), but each of the others */
 	bool linked;
 };
@@ -170,6 +171,7 @@ struct wf_op {
 	int verdict;   /* wf_op_turn(): what to return if the last try fails too */
 	uint64_t word; /* the sample */
 	uint64_t done; /* ready bits to clear at the end */
+	uint64_t ticket; /* in the queue, of one that has parked in it */
 	bool missed;   /* the try before this one gave EAGAIN, and no time has passed since */
 	bool parked;
 };

@@ -26,6 +26,9 @@ struct wakes {
 	struct wake wake[WAKES_MAX];
 };
 
+/* Numbers those who queue, of all descriptors. */
+static wf_atomic_u64 tickets;
+
 enum wait_mode {
 	WAIT_SLOT,  /* the only one in its direction */
 	WAIT_QUEUE, /* first come, first served */
@@ -37,7 +40,9 @@ static struct wf_fd_waiter *ring_first(const struct wf_fd_entry *entry)
 	return wf_ptr_load_relaxed(&entry->many);
 }
 
-static void ring_append(struct wf_fd_entry *entry, struct wf_fd_waiter *waiter)
+/* In front of `next`; NULL: to the end. */
+static void ring_insert(
+	struct wf_fd_entry *entry, struct wf_fd_waiter *waiter, struct wf_fd_waiter *next)
 {
 	struct wf_fd_waiter *first = ring_first(entry);
 
@@ -47,10 +52,29 @@ static void ring_append(struct wf_fd_entry *entry, struct wf_fd_waiter *waiter)
 		wf_ptr_store_relaxed(&entry->many, waiter);
 		return;
 	}
-	waiter->next = first;
-	waiter->prev = first->prev;
-	first->prev->next = waiter;
-	first->prev = waiter;
+	if (next && next == first)
+		wf_ptr_store_relaxed(&entry->many, waiter);
+	if (!next)
+		next = first;
+	waiter->next = next;
+	waiter->prev = next->prev;
+	next->prev->next = waiter;
+	next->prev = waiter;
+}
+
+/* The first of the queue that came after that one; NULL: none. */
+static struct wf_fd_waiter *queue_after(const struct wf_fd_entry *entry, uint64_t ticket)
+{
+	struct wf_fd_waiter *first = ring_first(entry), *waiter = first;
+
+	if (!first)
+		return NULL;
+	do {
+		if (waiter->queued && waiter->ticket > ticket)
+			return waiter;
+		waiter = waiter->next;
+	} while (waiter != first);
+	return NULL;
 }
 
 static void ring_remove(struct wf_fd_entry *entry, struct wf_fd_waiter *waiter)
@@ -414,14 +438,28 @@ static int wait_admit(const struct wf_op *op, uint64_t ready, enum wait_mode mod
 	return (word & ready) != 0 && !WF_PLANTED(fd_parks_without_look);
 }
 
-/* Under the lock: leaves the caller's name in the entry. 0 or -EBUSY. */
-static int wait_publish(struct wf_fd_entry *entry, struct wf_fd_waiter *waiter, enum wait_mode mode)
+/* Who was woken as the first of the queue, for nothing, comes back to his place. */
+static void queue_enter(struct wf_op *op, struct wf_fd_waiter *waiter)
 {
+	/* Under the lock, so in order; relaxed, because nothing but the numbers counts. */
+	if (!op->parked)
+		op->ticket = wf_u64_fetch_add(&tickets, 1);
+	waiter->ticket = op->ticket;
+	ring_insert(op->entry, waiter, op->parked ? queue_after(op->entry, op->ticket) : NULL);
+}
+
+/* Under the lock: leaves the caller's name in the entry. 0 or -EBUSY. */
+static int wait_publish(struct wf_op *op, struct wf_fd_waiter *waiter, enum wait_mode mode)
+{
+	struct wf_fd_entry *entry = op->entry;
 	bool reads = waiter->ready & WF_FD_READ;
 	weft_pid *slot = reads ? &entry->reader : &entry->writer;
 
 	if (mode != WAIT_SLOT) {
-		ring_append(entry, waiter);
+		if (mode == WAIT_QUEUE)
+			queue_enter(op, waiter);
+		else
+			ring_insert(entry, waiter, NULL);
 		return 0;
 	}
 	if (!weft_pid_is_none(*slot))
@@ -460,7 +498,7 @@ static int wait_enter(struct wf_op *op, struct wf_fd_waiter *waiter, enum wait_m
 	*step_out = wf_op_is_virtual(op) ? HOME_STAY : home_decide(op->entry, poller);
 	if (*step_out < 0)
 		return *step_out;
-	r = wait_publish(op->entry, waiter, mode);
+	r = wait_publish(op, waiter, mode);
 	if (r == 0 && *step_out != HOME_STAY)
 		home_set(op->entry, poller);
 	return r;

@@ -1159,3 +1159,43 @@ Test(mem, what_was_sent_before_the_accept_is_there, .timeout = 120)
 {
 	run(1, gone_in_the_queue);
 }
+
+static int accept_in_turn(void *arg)
+{
+	struct call *call = arg;
+	int fd = weft_accept(call->fd, NET_SOON);
+
+	cr_assert_geq(fd, 0);
+	call->kind = *(int *)(uintptr_t)call->address;
+	return weft_close(fd);
+}
+
+static int many_acceptors(void *arg)
+{
+	char address[WEFT_ADDRESS_MAX];
+	int from = listener("mem:", 0, address), clients[WAITING], turn;
+	struct call calls[WAITING];
+	weft_pid pids[WAITING];
+
+	(void)arg;
+	for (int i = 0; i < WAITING; i++) {
+		calls[i] = (struct call){.fd = from, .address = (char *)&turn};
+		pids[i] = net_spawn(accept_in_turn, &calls[i]);
+		net_yield(2);
+	}
+	for (turn = 0; turn < WAITING; turn++) {
+		net_yield(5); /* the next one looks whether there is more, and queues up again */
+		clients[turn] = weft_connect(address, NET_SOON);
+		cr_assert_eq(net_join(pids[turn]), 0);
+		cr_assert_eq(calls[turn].kind, turn, "first come, first served");
+	}
+	for (int i = 0; i < WAITING; i++)
+		cr_assert_eq(weft_close(clients[i]), 0);
+	cr_assert_eq(weft_close(from), 0);
+	return 0;
+}
+
+Test(mem, acceptors_are_served_in_order, .timeout = 120)
+{
+	run(1, many_acceptors);
+}
