@@ -130,7 +130,7 @@ struct wf_fd_waiter {
 	struct wf_fd_waiter *next, *prev;
 	struct wf_wait wait;
 	uint64_t ready; /* what to wake it for */
-	uint64_t ticket; /* if queued: the lowest comes first */
+	uint32_t ticket; /* if queued: the lowest comes first */
 	bool queued;    /* an edge wakes only the first of these (accept), but each of the others */
 	bool linked;
 };
@@ -144,6 +144,7 @@ struct wf_fd_entry {
 	uint8_t foreign_waits; /* in a row */
 	uint32_t reader_number;
 	uint32_t writer_number;
+	uint32_t tickets; /* given to those who queue */
 	weft_pid reader;
 	weft_pid writer;
 	wf_atomic_ptr many; /* ring of waiters; written under the lock, peeked at without */
@@ -171,7 +172,7 @@ struct wf_op {
 	int verdict;   /* wf_op_turn(): what to return if the last try fails too */
 	uint64_t word; /* the sample */
 	uint64_t done; /* ready bits to clear at the end */
-	uint64_t ticket; /* in the queue, of one that has parked in it */
+	uint32_t ticket; /* in the queue, of one that has parked in it */
 	bool missed;   /* the try before this one gave EAGAIN, and no time has passed since */
 	bool parked;
 };

@@ -26,9 +26,6 @@ struct wakes {
 	struct wake wake[WAKES_MAX];
 };
 
-/* Numbers those who queue, of all descriptors. */
-static wf_atomic_u64 tickets;
-
 enum wait_mode {
 	WAIT_SLOT,  /* the only one in its direction */
 	WAIT_QUEUE, /* first come, first served */
@@ -63,14 +60,14 @@ static void ring_insert(
 }
 
 /* The first of the queue that came after that one; NULL: none. */
-static struct wf_fd_waiter *queue_after(const struct wf_fd_entry *entry, uint64_t ticket)
+static struct wf_fd_waiter *queue_after(const struct wf_fd_entry *entry, uint32_t ticket)
 {
 	struct wf_fd_waiter *first = ring_first(entry), *waiter = first;
 
 	if (!first)
 		return NULL;
 	do {
-		if (waiter->queued && waiter->ticket > ticket)
+		if (waiter->queued && (int32_t)(waiter->ticket - ticket) > 0)
 			return waiter;
 		waiter = waiter->next;
 	} while (waiter != first);
@@ -438,12 +435,11 @@ static int wait_admit(const struct wf_op *op, uint64_t ready, enum wait_mode mod
 	return (word & ready) != 0 && !WF_PLANTED(fd_parks_without_look);
 }
 
-/* Who was woken as the first of the queue, for nothing, comes back to his place. */
+/* Under the lock. Who was woken as the first of the queue, for nothing, comes back to his place. */
 static void queue_enter(struct wf_op *op, struct wf_fd_waiter *waiter)
 {
-	/* Under the lock, so in order; relaxed, because nothing but the numbers counts. */
 	if (!op->parked)
-		op->ticket = wf_u64_fetch_add(&tickets, 1);
+		op->ticket = ++op->entry->tickets;
 	waiter->ticket = op->ticket;
 	ring_insert(op->entry, waiter, op->parked ? queue_after(op->entry, op->ticket) : NULL);
 }
