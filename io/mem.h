@@ -124,7 +124,7 @@ struct wf_mem_socket {
 	wf_atomic_ptr peer;      /* struct wf_mem_socket; written under the lock */
 	struct wf_mem_inflow in;
 	/* Under the network's lock. */
-	struct wf_mem_link link; /* among the free, in a listener's queue, a name's waiting or told */
+	struct wf_mem_link link; /* the free; a listener's queue; a name's waiting or told */
 	weft_time queued_due;    /* in a queue: when it arrives there */
 	struct wf_mem_name *name; /* of a listener; of who waits for room */
 	bool is_told;            /* that there is room: in `told`, not in `waiting` */

@@ -1199,3 +1199,304 @@ Test(mem, acceptors_are_served_in_order, .timeout = 120)
 {
 	run(1, many_acceptors);
 }
+
+/* --- Handles --- */
+
+/* Uses the slot of `stale` over and over until it has the same handle again. */
+static int handles_grow_old(void *arg)
+{
+	enum { USES = 1 << WF_MEM_GENERATION_BITS };
+	int stale = listener("mem:", 0, (char[WEFT_ADDRESS_MAX]){0}), uses = 0, fd;
+	char byte;
+
+	(void)arg;
+	cr_assert_eq(weft_close(stale), 0);
+	do {
+		char address[WEFT_ADDRESS_MAX];
+
+		cr_assert_eq(weft_read(stale, &byte, 1, WEFT_POLL), -EBADF);
+		cr_assert_eq(weft_write(stale, &byte, 1, WEFT_POLL), -EBADF);
+		cr_assert_eq(weft_accept(stale, WEFT_POLL), -EBADF);
+		cr_assert_eq(weft_poll_fd(stale, WEFT_READABLE, WEFT_POLL), -EBADF);
+		cr_assert_eq(weft_shutdown(stale, SHUT_WR), -EBADF);
+		cr_assert_eq(weft_fd_forget(stale), -EBADF);
+		cr_assert_eq(weft_local_address(stale, address, sizeof(address)), -EBADF);
+		cr_assert_eq(weft_close(stale), -EBADF);
+		fd = listener("mem:", 0, address);
+		uses++;
+		if (fd != stale)
+			cr_assert_eq(weft_close(fd), 0);
+		cr_assert_leq(uses, USES * 4096, "the handle comes back");
+	} while (fd != stale);
+	cr_assert_eq(weft_close(fd), 0);
+	/* The slot that was freed first is used next: alone in the table, each time the same. */
+	cr_assert_eq(uses, USES);
+	return 0;
+}
+
+Test(mem, a_stale_handle_is_refused_for_127_uses, .timeout = 120)
+{
+	run(1, handles_grow_old);
+}
+
+static int handles(void *arg)
+{
+	static const int none[] = {-1, INT32_MIN, INT32_MAX, WF_FD_NUMBER_MAX,
+		WF_FD_NUMBER_MAX + WF_MEM_SOCKETS_MAX - 1, WF_FD_NUMBER_MAX | 1 << 27,
+		WF_FD_NUMBER_MAX | 7 << 27};
+	char byte;
+	int fd[2];
+
+	(void)arg;
+	for (size_t i = 0; i < WF_ARRAY_COUNT(none); i++) {
+		cr_expect_eq(weft_read(none[i], &byte, 1, WEFT_POLL), -EBADF, "%#x", none[i]);
+		cr_expect_eq(weft_close(none[i]), -EBADF, "%#x", none[i]);
+		cr_expect_eq(weft_fd_forget(none[i]), -EBADF, "%#x", none[i]);
+	}
+	pair(fd);
+	for (int i = 0; i < 2; i++) {
+		cr_assert_geq(fd[i], 1 << 30);
+		cr_assert(!weft_fd_kernel(fd[i]));
+		cr_assert_eq(weft_fd_forget(fd[i]), -EINVAL);
+		cr_assert_eq(weft_accept(fd[i], WEFT_POLL), -EINVAL, "no listener");
+		cr_assert_eq(fcntl(fd[i], F_GETFD), -1, "the kernel knows no such descriptor");
+	}
+	close_pair(fd);
+	fd[0] = listener("mem:", 0, (char[WEFT_ADDRESS_MAX]){0});
+	cr_assert_eq(weft_read(fd[0], &byte, 1, WEFT_POLL), -ENOTCONN);
+	cr_assert_eq(weft_write(fd[0], &byte, 1, WEFT_POLL), -ENOTCONN);
+	cr_assert_eq(weft_poll_fd(fd[0], WEFT_READABLE | WEFT_WRITABLE, WEFT_POLL), -EAGAIN);
+	cr_assert_eq(weft_close(fd[0]), 0);
+	return 0;
+}
+
+Test(mem, handles_are_wefts_own, .timeout = 120)
+{
+	run(1, handles);
+}
+
+/* More than the first segments of the table hold, all usable at once. */
+static int many_sockets(void *arg)
+{
+	enum { PAIRS = 3000 / HARNESS_SLOWDOWN };
+	char address[WEFT_ADDRESS_MAX];
+	int from = listener("mem:", 0, address), (*fd)[2] = malloc(PAIRS * sizeof(*fd));
+	int got;
+
+	(void)arg;
+	for (int i = 0; i < PAIRS; i++) {
+		fd[i][0] = weft_connect(address, NET_SOON);
+		fd[i][1] = weft_accept(from, NET_SOON);
+		cr_assert_geq(fd[i][1], 0);
+		cr_assert_eq(weft_write_all(fd[i][0], &i, sizeof(i), NET_SOON), sizeof(i));
+	}
+	for (int i = PAIRS - 1; i >= 0; i--) {
+		cr_assert_eq(weft_read_exact(fd[i][1], &got, sizeof(got), NET_SOON), sizeof(got));
+		cr_assert_eq(got, i);
+		close_pair(fd[i]);
+	}
+	cr_assert_eq(weft_close(from), 0);
+	free(fd);
+	return 0;
+}
+
+Test(mem, the_table_grows, .timeout = 120)
+{
+	run(1, many_sockets);
+}
+
+static int socket_limit(void *arg)
+{
+	char address[WEFT_ADDRESS_MAX], byte;
+	int from = listener("mem:", 0, address), fd[7];
+
+	(void)arg;
+	/* Who connects counts, and who was accepted; not who waits in the queue. */
+	for (int i = 0; i < 7; i++)
+		cr_assert_geq(fd[i] = weft_connect(address, NET_SOON), 0);
+	cr_assert_eq(weft_connect(address, NET_SOON), -EMFILE);
+	cr_assert_eq(weft_listen("mem:", 0), -EMFILE);
+	for (int i = 0; i < 3; i++)
+		cr_assert_eq(weft_accept(from, NET_SOON), -EMFILE);
+	cr_assert_eq(weft_write(fd[0], "x", 1, NET_SOON), 1);
+	cr_assert_eq(weft_close(fd[6]), 0);
+	fd[6] = weft_accept(from, NET_SOON);
+	cr_assert_geq(fd[6], 0, "it stayed in the queue");
+	cr_assert_eq(weft_read(fd[6], &byte, 1, NET_SOON), 1);
+	cr_assert_eq(weft_accept(from, NET_SOON), -EMFILE);
+	for (int i = 0; i < 7; i++)
+		cr_assert_eq(weft_close(fd[i]), 0);
+	for (int i = 0; i < 6; i++)
+		accept_one(from);
+	cr_assert_eq(weft_accept(from, WEFT_POLL), -EAGAIN);
+	cr_assert_eq(weft_close(from), 0);
+	return 0;
+}
+
+Test(mem, a_full_table_is_an_error_and_loses_nothing, .timeout = 120)
+{
+	set_up((struct weft_mem_opts){.sockets_max = 8});
+	run(1, socket_limit);
+}
+
+Test(mem, setting_up_wants_good_options_and_no_sockets, .timeout = 120)
+{
+	static const struct weft_mem_opts bad[] = {
+		{.size = 0},
+		{.size = sizeof(bad[0]), .latency_min_ns = -1},
+		{.size = sizeof(bad[0]), .latency_min_ns = 2, .latency_max_ns = 1},
+		{.size = sizeof(bad[0]), .latency_max_ns = WEFT_SEC(3600) + 1},
+		{.size = sizeof(bad[0]), .buffer_bytes = ((size_t)1 << 30) + 1},
+	};
+	struct weft_mem_opts good = {.size = sizeof(good),
+		.sockets_max = 3,
+		.latency_min_ns = WEFT_SEC(3600),
+		.latency_max_ns = WEFT_SEC(3600),
+		.buffer_bytes = (size_t)1 << 30};
+	struct {
+		struct weft_mem_opts opts;
+		size_t more;
+	} later = {{.size = sizeof(later)}, 1};
+	int fd = weft_listen("mem:", 0);
+
+	cr_assert_geq(fd, 0, "no process is needed for that");
+	cr_assert_eq(weft_mem_setup(NULL), -EBUSY);
+	cr_assert_eq(weft_mem_setup(&good), -EBUSY);
+	cr_assert_eq(weft_close(fd), 0);
+	for (size_t i = 0; i < WF_ARRAY_COUNT(bad); i++)
+		cr_expect_eq(weft_mem_setup(&bad[i]), -EINVAL, "%zu", i);
+	cr_assert_eq(weft_mem_setup(&later.opts), -EINVAL);
+	cr_assert_eq(weft_mem_setup(&good), 0);
+	cr_assert_eq(weft_mem_setup(NULL), 0);
+}
+
+/* --- Several runtimes, and none --- */
+
+struct far_server {
+	char address[WEFT_ADDRESS_MAX];
+	wf_atomic_u32 listens;
+	size_t echoed;
+};
+
+static int echo_one(void *arg)
+{
+	struct far_server *server = arg;
+	int from = listener(server->address, 0, server->address), fd;
+	char bytes[500];
+	ssize_t n;
+
+	wf_u32_store_release(&server->listens, 1);
+	fd = weft_accept(from, NET_SOON);
+	cr_assert_geq(fd, 0);
+	while ((n = weft_read(fd, bytes, sizeof(bytes), NET_SOON)) > 0) {
+		cr_assert_eq(weft_write_all(fd, bytes, (size_t)n, NET_SOON), n);
+		server->echoed += (size_t)n;
+	}
+	cr_assert_eq(n, 0);
+	cr_assert_eq(weft_close(fd), 0);
+	return weft_close(from);
+}
+
+static int ask_far(void *arg)
+{
+	enum { ROUNDS = 2000 / HARNESS_SLOWDOWN };
+	struct far_server *server = arg;
+	int fd = weft_connect(server->address, NET_SOON), got;
+
+	cr_assert_geq(fd, 0);
+	for (int i = 0; i < ROUNDS; i++) {
+		cr_assert_eq(weft_write(fd, &i, sizeof(i), NET_SOON), sizeof(i));
+		cr_assert_eq(weft_read_exact(fd, &got, sizeof(got), NET_SOON), sizeof(got));
+		cr_assert_eq(got, i);
+	}
+	return weft_close(fd);
+}
+
+static void talk(const char *driver, const char *address)
+{
+	struct weft_rt_opts opts = {.size = sizeof(opts),
+		.workers = 1,
+		.pin = WEFT_PIN_OFF,
+		.idle = WEFT_IDLE_PARK,
+		.driver = driver};
+	struct far_server server = {.echoed = 0};
+	weft_rt *rt;
+	weft_pid pid;
+
+	snprintf(server.address, sizeof(server.address), "%s", address);
+	cr_assert_eq(weft_rt_create(&opts, &rt), 0);
+	cr_assert_eq(weft_rt_spawn(rt, echo_one, &server, NULL, &pid), 0);
+	while (!wf_u32_load_acquire(&server.listens))
+		sched_yield();
+	/* The asking runtime's driver is epoll, but for the addresses of the other kind. */
+	if (strncmp(address, "tcp:", 4) == 0)
+		run_virtual(1, ask_far, &server);
+	else
+		(void)net_run(1, ask_far, &server);
+	cr_assert_eq(net_join(pid), 0);
+	cr_assert_eq(weft_rt_destroy(rt, NET_SOON), 0);
+	cr_assert_gt(server.echoed, 0u);
+	check_no_sockets();
+}
+
+Test(mem, runtimes_talk_to_each_other, .timeout = 120)
+{
+	talk("epoll", "mem:");
+	talk("mem", "mem:");
+	talk("mem", "tcp:127.0.0.1:0");
+}
+
+/* Threads that are no process: what they may do, they can do here as well. */
+static void *close_from_thread(void *arg)
+{
+	cr_assert_eq(weft_close(*(int *)arg), 0);
+	cr_assert_eq(weft_close(*(int *)arg), -EBADF);
+	return NULL;
+}
+
+static void *shut_from_thread(void *arg)
+{
+	cr_assert_eq(weft_shutdown(*(int *)arg, SHUT_RDWR), 0);
+	return NULL;
+}
+
+static int closed_by_thread(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < WF_ARRAY_COUNT(stream_calls); i++) {
+		for (int shut = 0; shut < 2; shut++) {
+			int kind = stream_calls[i], fd[2], r;
+			struct call call;
+			weft_pid pid = parked_on_pair(kind, 0, &call, fd);
+			pthread_t thread;
+
+			pthread_create(
+				&thread, NULL, shut ? shut_from_thread : close_from_thread, fd);
+			r = net_join(pid);
+			cr_expect(shut ? r != -ECANCELED : r == -ECANCELED, "call %d: %d", kind, r);
+			pthread_join(thread, NULL);
+			if (shut)
+				cr_assert_eq(weft_close(fd[0]), 0);
+			cr_assert_eq(weft_close(fd[1]), 0);
+		}
+	}
+	return 0;
+}
+
+Test(mem, a_foreign_thread_may_close_and_shut, .timeout = 120)
+{
+	run(1, closed_by_thread);
+}
+
+Test(mem, calls_that_could_wait_are_for_processes, .timeout = 120)
+{
+	char address[WEFT_ADDRESS_MAX], byte = 0;
+	int from = listener("mem:", 0, address);
+
+	cr_assert_eq(weft_connect(address, WEFT_POLL), -EPERM);
+	cr_assert_eq(weft_accept(from, WEFT_POLL), -EPERM);
+	cr_assert_eq(weft_read(from, &byte, 1, WEFT_POLL), -EPERM);
+	cr_assert_eq(weft_write(from, &byte, 1, WEFT_POLL), -EPERM);
+	cr_assert_eq(weft_poll_fd(from, WEFT_READABLE, WEFT_POLL), -EPERM);
+	cr_assert_eq(weft_close(from), 0);
+}
