@@ -1500,3 +1500,280 @@ Test(mem, calls_that_could_wait_are_for_processes, .timeout = 120)
 	cr_assert_eq(weft_poll_fd(from, WEFT_READABLE, WEFT_POLL), -EPERM);
 	cr_assert_eq(weft_close(from), 0);
 }
+
+/* --- Time --- */
+
+enum { LATE_MS = 3 };
+
+static void set_late(weft_time min_ns, weft_time max_ns)
+{
+	set_up((struct weft_mem_opts){
+		.seed = harness_seed(), .latency_min_ns = min_ns, .latency_max_ns = max_ns});
+}
+
+static void check_elapsed(weft_time since, weft_time at_least_ns)
+{
+	weft_time elapsed = weft_now() - since;
+
+	cr_assert_geq(elapsed, at_least_ns, "too early");
+}
+
+static int takes_its_time(void *arg)
+{
+	unsigned other = *(unsigned *)arg;
+	const weft_time late = WEFT_MS(LATE_MS);
+	char address[WEFT_ADDRESS_MAX], bytes[16];
+	int from = listener("mem:", 0, address), fd[2];
+	struct call call;
+	weft_time begin = weft_now();
+	weft_pid pid;
+
+	fd[0] = weft_connect(address, NET_SOON);
+	check_elapsed(begin, late);
+	fd[1] = weft_accept(from, NET_SOON);
+	cr_assert_geq(fd[1], 0);
+	/* Bytes. */
+	call = (struct call){.fd = fd[1], .kind = READ, .deadline = NET_SOON};
+	pid = parked_in(&call, other);
+	begin = weft_now();
+	cr_assert_eq(weft_write(fd[0], "abc", 3, NET_SOON), 3);
+	cr_assert_eq(net_join(pid), 3);
+	check_elapsed(begin, late);
+	/* Looked for without waiting, and until a deadline before they come. */
+	begin = weft_now();
+	cr_assert_eq(weft_write(fd[0], "abc", 3, NET_SOON), 3);
+	while (weft_read(fd[1], bytes, sizeof(bytes), WEFT_POLL) == -EAGAIN)
+		cr_assert_eq(weft_yield(), 0);
+	check_elapsed(begin, late);
+	begin = weft_now();
+	cr_assert_eq(weft_write(fd[0], "abc", 3, NET_SOON), 3);
+	if (weft_read(fd[1], bytes, sizeof(bytes), begin + late / 2) == -ETIME)
+		cr_assert_eq(weft_read(fd[1], bytes, sizeof(bytes), NET_SOON), 3);
+	check_elapsed(begin, late);
+	/* The end. */
+	call = (struct call){.fd = fd[1], .kind = POLL_READ, .deadline = NET_SOON};
+	pid = parked_in(&call, other);
+	begin = weft_now();
+	cr_assert_eq(weft_close(fd[0]), 0);
+	cr_assert_gt(net_join(pid), 0);
+	check_elapsed(begin, late);
+	cr_assert_eq(weft_read(fd[1], bytes, sizeof(bytes), WEFT_POLL), 0);
+	cr_assert_eq(weft_close(fd[1]), 0);
+	cr_assert_eq(weft_close(from), 0);
+	return 0;
+}
+
+Test(mem, nothing_arrives_before_its_time, .timeout = 120)
+{
+	set_late(WEFT_MS(LATE_MS), WEFT_MS(LATE_MS));
+	run(1, takes_its_time);
+	set_late(WEFT_MS(LATE_MS), WEFT_MS(LATE_MS));
+	run(2, takes_its_time);
+}
+
+static int takes_its_time_virtually(void *arg)
+{
+	return takes_its_time(arg);
+}
+
+Test(mem, a_worker_in_the_driver_wakes_for_what_arrives, .timeout = 120)
+{
+	unsigned last = 1;
+
+	set_late(WEFT_MS(LATE_MS), WEFT_MS(LATE_MS));
+	run_virtual(2, takes_its_time_virtually, &last);
+	check_no_sockets();
+}
+
+/* A stream of numbers; what is sent later is not seen earlier, whatever was drawn. */
+static int stays_in_order(void *arg)
+{
+	enum { COUNT = 3000 / HARNESS_SLOWDOWN };
+	uint32_t numbers[64], expected = 0;
+	int fd[2];
+
+	(void)arg;
+	pair(fd);
+	for (uint32_t i = 0; i < COUNT; i++)
+		cr_assert_eq(weft_write_all(fd[0], &i, sizeof(i), NET_SOON), sizeof(i));
+	cr_assert_eq(weft_close(fd[0]), 0);
+	for (;;) {
+		ssize_t n = weft_read_exact(fd[1], numbers, 4, NET_SOON);
+
+		if (n == 0)
+			break;
+		cr_assert_eq(n, 4);
+		cr_assert_eq(numbers[0], expected++);
+	}
+	cr_assert_eq(expected, (uint32_t)COUNT, "the end comes last");
+	cr_assert_eq(weft_close(fd[1]), 0);
+	return 0;
+}
+
+Test(mem, bytes_of_a_connection_stay_in_order, .timeout = 120)
+{
+	set_late(0, WEFT_MS(2));
+	run(1, stays_in_order);
+}
+
+struct arrival {
+	int fd;
+	unsigned number;
+	unsigned *turn;
+	unsigned place;
+};
+
+static int note_arrival(void *arg)
+{
+	struct arrival *arrival = arg;
+	char byte;
+
+	cr_assert_eq(weft_read(arrival->fd, &byte, 1, NET_SOON), 1);
+	arrival->place = (*arrival->turn)++;
+	return 0;
+}
+
+/* Sends one byte on each of many connections; which of them arrives when. */
+static int overtake(void *arg)
+{
+	enum { MANY = 20 };
+	struct arrival arrivals[MANY];
+	unsigned turn = 0, overtaken = 0, *places = arg;
+	weft_pid pids[MANY];
+	int fd[MANY][2];
+
+	for (unsigned i = 0; i < MANY; i++)
+		pair(fd[i]);
+	for (unsigned i = 0; i < MANY; i++) {
+		arrivals[i] = (struct arrival){.fd = fd[i][1], .number = i, .turn = &turn};
+		pids[i] = net_spawn(note_arrival, &arrivals[i]);
+		until(fd[i][1], READS);
+	}
+	for (unsigned i = 0; i < MANY; i++)
+		cr_assert_eq(weft_write(fd[i][0], "x", 1, NET_SOON), 1);
+	for (unsigned i = 0; i < MANY; i++) {
+		cr_assert_eq(net_join(pids[i]), 0);
+		overtaken += i > 0 && arrivals[i].place < arrivals[i - 1].place;
+		close_pair(fd[i]);
+	}
+	*places = overtaken;
+	return 0;
+}
+
+Test(mem, connections_overtake_each_other, .timeout = 120)
+{
+	unsigned overtaken = 0;
+
+	set_late(0, WEFT_MS(20));
+	(void)net_run(1, overtake, &overtaken);
+	check_no_sockets();
+	cr_assert_gt(overtaken, 0u);
+	cr_assert_lt(overtaken, 19u);
+}
+
+/* What is late comes also where nobody is left who could deliver it. */
+struct leaver {
+	int fd;
+	weft_time latency;
+};
+
+static int send_and_leave(void *arg)
+{
+	struct leaver *leaver = arg;
+
+	cr_assert_eq(weft_write(leaver->fd, "late", 4, NET_SOON), 4);
+	cr_assert_eq(weft_write(leaver->fd, "later", 5, NET_SOON), 5);
+	cr_assert_eq(weft_close(leaver->fd), 0);
+	return 0;
+}
+
+static int receive_from_leaver(void *arg)
+{
+	char address[WEFT_ADDRESS_MAX], bytes[16];
+	int from = listener("mem:leaver", 0, address), fd;
+
+	wf_u32_store_release(arg, 1);
+	fd = weft_accept(from, NET_SOON);
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(weft_read_exact(fd, bytes, 9, NET_SOON), 9);
+	cr_assert_eq(memcmp(bytes, "latelater", 9), 0);
+	cr_assert_eq(weft_read(fd, bytes, 1, NET_SOON), 0);
+	cr_assert_eq(weft_close(fd), 0);
+	return weft_close(from);
+}
+
+static int connect_and_leave(void *arg)
+{
+	struct leaver leaver = {0};
+
+	(void)arg;
+	leaver.fd = weft_connect("mem:leaver", NET_SOON);
+	cr_assert_geq(leaver.fd, 0);
+	return send_and_leave(&leaver);
+}
+
+Test(mem, a_destroyed_runtime_delivers_what_it_has_sent, .timeout = 120)
+{
+	static const weft_time latencies[] = {WEFT_US(10), WEFT_MS(1), WEFT_MS(100)};
+
+	for (size_t i = 0; i < WF_ARRAY_COUNT(latencies); i++) {
+		weft_rt *rt = net_rt_make(1, WEFT_PIN_OFF);
+		wf_atomic_u32 listens;
+		weft_pid pid;
+
+		wf_u32_store_relaxed(&listens, 0);
+		set_late(latencies[i], latencies[i]);
+		cr_assert_eq(weft_rt_spawn(rt, receive_from_leaver, &listens, NULL, &pid), 0);
+		while (!wf_u32_load_acquire(&listens))
+			sched_yield();
+		(void)net_run(1, connect_and_leave, NULL);
+		cr_assert_eq(net_join(pid), 0);
+		cr_assert_eq(weft_rt_destroy(rt, NET_SOON), 0);
+		check_no_sockets();
+	}
+}
+
+static int leave_in_flight(void *arg)
+{
+	int fd[2];
+
+	(void)arg;
+	set_late(WEFT_MS(1), WEFT_MS(1));
+	pair(fd);
+	for (int i = 0; i < 300; i++)
+		cr_assert_eq(weft_write(fd[0], "x", 1, NET_SOON), 1);
+	close_pair(fd);
+	/* Uses of the same slots, while events of the last ones are on their way. */
+	for (int i = 0; i < 100; i++) {
+		char byte;
+
+		pair(fd);
+		cr_assert_eq(weft_write(fd[0], "y", 1, NET_SOON), 1);
+		cr_assert_eq(weft_read(fd[1], &byte, 1, NET_SOON), 1);
+		cr_assert_eq(byte, 'y');
+		close_pair(fd);
+		if (i % 10 == 0)
+			cr_assert_eq(weft_write(fd[0], "z", 1, NET_SOON), -EBADF);
+	}
+	pair(fd);
+	for (int i = 0; i < 300; i++)
+		cr_assert_eq(weft_write(fd[0], "x", 1, NET_SOON), 1);
+	close_pair(fd);
+	check_no_sockets();
+	/* The hour has to be drawn anew. */
+	set_late(WEFT_SEC(3600), WEFT_SEC(3600));
+	{
+		char address[WEFT_ADDRESS_MAX];
+		int from = listener("mem:", 0, address);
+
+		cr_assert_eq(weft_connect(address, weft_after(WEFT_MS(1))), -ETIME);
+		cr_assert_eq(weft_accept(from, WEFT_POLL), -EAGAIN);
+		cr_assert_eq(weft_close(from), 0);
+	}
+	return 0;
+}
+
+Test(mem, what_is_on_its_way_to_nobody_is_dropped, .timeout = 120)
+{
+	run(1, leave_in_flight);
+}
