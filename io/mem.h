@@ -108,7 +108,8 @@ struct wf_mem_inflow {
 	weft_time told;     /* what is due by then has arrived */
 	weft_time last_due; /* of the latest chunk */
 	weft_time end_due;  /* WEFT_FOREVER: no end yet */
-	int error;          /* to be reported once, when the end is due */
+	int error;          /* to be reported once; 0: none */
+	weft_time error_due;
 	bool was_reset;     /* the connection; told or not */
 	bool wants_space;   /* the sender could not leave everything */
 	bool shut;          /* the receiver has shut reading: what comes is dropped */

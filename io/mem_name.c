@@ -170,6 +170,16 @@ int wf_mem_listen(
 	return r;
 }
 
+static bool has_arrived(struct wf_mem_socket *socket, weft_time due)
+{
+	bool arrived;
+
+	wf_spinlock_lock(&socket->lock);
+	arrived = wf_mem_has_arrived(&socket->in, due);
+	wf_spinlock_unlock(&socket->lock);
+	return arrived;
+}
+
 /* --- connecting --- */
 
 int wf_mem_socket(void)
@@ -305,8 +315,8 @@ int wf_mem_connect(int fd, const char *address)
 	weft_time due;
 	int r;
 
-	if (client->role == WF_MEM_STREAM) /* it was, and is told now */
-		return client->queued_due <= weft_now() ? 0 : -EINPROGRESS;
+	if (client->role == WF_MEM_STREAM) /* it was, and is to be told */
+		return has_arrived(client, client->queued_due) ? 0 : -EINPROGRESS;
 	if (wf_mem_chance(wf_mem_network.opts.refuse_one_in))
 		return -ECONNREFUSED;
 	r = attempt_make(&attempt);
@@ -337,15 +347,11 @@ int wf_mem_connect(int fd, const char *address)
 static struct wf_mem_socket *first_arrived(struct wf_mem_socket *listener)
 {
 	struct wf_mem_socket *server;
-	bool arrived;
 
 	if (listener->queue.next == &listener->queue)
 		return NULL;
 	server = WF_CONTAINER_OF(listener->queue.next, struct wf_mem_socket, link);
-	wf_spinlock_lock(&listener->lock);
-	arrived = wf_mem_has_arrived(&listener->in, server->queued_due);
-	wf_spinlock_unlock(&listener->lock);
-	return arrived ? server : NULL;
+	return has_arrived(listener, server->queued_due) ? server : NULL;
 }
 
 bool wf_mem_acceptable(struct wf_mem_socket *listener)

@@ -93,9 +93,25 @@ static bool has_ended(struct wf_mem_inflow *in)
 	return wf_mem_has_arrived(in, in->end_due);
 }
 
+static bool has_failed(struct wf_mem_inflow *in)
+{
+	return in->error && wf_mem_has_arrived(in, in->error_due);
+}
+
 static bool is_readable(struct wf_mem_inflow *in)
 {
-	return (in->first && wf_mem_has_arrived(in, in->first->due)) || has_ended(in) || in->shut;
+	return (in->first && wf_mem_has_arrived(in, in->first->due)) || has_ended(in) ||
+		has_failed(in) || in->shut;
+}
+
+/* The error, once; 0: there is none, or not yet. */
+static int take_error(struct wf_mem_inflow *in)
+{
+	int error = has_failed(in) ? in->error : 0;
+
+	if (error)
+		in->error = 0;
+	return error;
 }
 
 /* --- sending --- */
@@ -109,17 +125,12 @@ static bool is_peer(struct wf_mem_socket *socket, const struct wf_mem_socket *pe
 /* Why a socket cannot send: a reset that was not told yet, or that the other side is gone. */
 static WF_COLD ssize_t send_error(struct wf_mem_socket *socket)
 {
-	ssize_t r = -EPIPE;
+	ssize_t r;
 
 	wf_spinlock_lock(&socket->lock);
-	if (socket->role == WF_MEM_IDLE || socket->role == WF_MEM_LISTENER) {
-		r = -ENOTCONN;
-	} else if (socket->in.error && has_ended(&socket->in)) {
-		r = socket->in.error;
-		socket->in.error = 0;
-	}
+	r = socket->role == WF_MEM_STREAM ? take_error(&socket->in) : -ENOTCONN;
 	wf_spinlock_unlock(&socket->lock);
-	return r;
+	return r ? r : -EPIPE;
 }
 
 /*
@@ -280,16 +291,16 @@ static void copy(const struct wf_mem_chunk *chunk, unsigned char *buffer)
 static ssize_t receive_none(struct wf_mem_socket *socket)
 {
 	struct wf_mem_inflow *in = &socket->in;
-	int error = in->error;
+	int error;
 
 	if (socket->role != WF_MEM_STREAM)
 		return -ENOTCONN;
 	if (in->shut)
 		return 0;
-	if (!has_ended(in))
-		return -EAGAIN;
-	in->error = 0;
-	return error;
+	error = take_error(in);
+	if (error)
+		return error;
+	return has_ended(in) ? 0 : -EAGAIN;
 }
 
 /* Under the lock: true, once, if who sends wanted space and there is enough again. */
@@ -368,8 +379,9 @@ static void end_peer(struct wf_mem_socket *socket, struct wf_mem_socket *peer,
 			due = in->last_due;
 		if (in->end_due == WEFT_FOREVER)
 			in->end_due = in->last_due = due;
-		if (error) {
+		if (error && !in->was_reset) {
 			in->error = error;
+			in->error_due = due;
 			in->was_reset = true;
 		}
 		if (cut)
@@ -422,20 +434,41 @@ void wf_mem_abort(struct wf_mem_socket *socket)
 	part(socket, -ECONNRESET);
 }
 
-/* The network's doing: both sides are told. */
+/* Under the lock: takes out what has not arrived. */
+static struct wf_mem_chunk *take_late(struct wf_mem_inflow *in)
+{
+	struct wf_mem_chunk **place = &in->first, *late;
+
+	in->last = NULL;
+	while (*place && wf_mem_has_arrived(in, (*place)->due)) {
+		in->last = *place;
+		place = &(*place)->next;
+	}
+	late = *place;
+	*place = NULL;
+	for (const struct wf_mem_chunk *chunk = late; chunk; chunk = chunk->next)
+		in->bytes -= chunk->end - chunk->begin;
+	return late;
+}
+
+/* The network's doing: both sides are told, this one now; what is on its way to it is lost. */
 static WF_COLD void reset(struct wf_mem_socket *socket)
 {
+	struct wf_mem_inflow *in = &socket->in;
+	struct wf_mem_chunk *late = NULL;
 	struct wf_mem_socket *peer;
 	uint32_t generation;
 
 	wf_spinlock_lock(&socket->lock);
 	peer = take_peer(socket, &generation);
 	if (peer) {
-		socket->in.error = -ECONNRESET;
-		socket->in.was_reset = true;
-		socket->in.end_due = 0;
+		late = take_late(in);
+		in->error = -ECONNRESET;
+		in->error_due = in->end_due = 0;
+		in->was_reset = true;
 	}
 	wf_spinlock_unlock(&socket->lock);
+	chunks_free(late);
 	if (!peer)
 		return;
 	end_peer(socket, peer, generation, -ECONNRESET, true);
@@ -511,12 +544,10 @@ static int poll_read(struct wf_mem_socket *socket)
 	wf_spinlock_lock(&socket->lock);
 	if (is_readable(&socket->in))
 		ready |= (int)WEFT_READABLE;
-	if (has_ended(&socket->in)) {
-		if (socket->in.error)
-			ready |= (int)WEFT_ERROR;
-		if (!wf_ptr_load_relaxed(&socket->peer))
-			ready |= (int)WEFT_HANGUP;
-	}
+	if (has_failed(&socket->in))
+		ready |= (int)WEFT_ERROR;
+	if (has_ended(&socket->in) && !wf_ptr_load_relaxed(&socket->peer))
+		ready |= (int)WEFT_HANGUP;
 	wf_spinlock_unlock(&socket->lock);
 	return ready;
 }

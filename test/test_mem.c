@@ -1777,3 +1777,82 @@ Test(mem, what_is_on_its_way_to_nobody_is_dropped, .timeout = 120)
 {
 	run(1, leave_in_flight);
 }
+
+/* --- Faults --- */
+
+/* Reads to the end. No byte comes after an end or an error, and one error at most. */
+static int read_to_the_end(void *arg)
+{
+	struct transfer *transfer = arg;
+	unsigned errors = 0;
+	char byte;
+
+	for (int i = 0; i < 3; i++) {
+		ssize_t n;
+
+		while ((n = weft_read(transfer->fd, &byte, 1, NET_SOON)) > 0) {
+			cr_assert_eq(i, 0, "a byte after the end");
+			cr_assert_eq(byte, (char)transfer->size++);
+		}
+		cr_assert(n == 0 || (n == -ECONNRESET && errors++ == 0), "%zd", n);
+		if (i == 0)
+			transfer->result = n;
+		cr_assert_eq(weft_sleep_until(weft_after(WEFT_US(300))), 0);
+	}
+	return 0;
+}
+
+struct resets {
+	unsigned at_writer, at_reader, unharmed;
+};
+
+static int write_until_reset(void *arg)
+{
+	struct resets *resets = arg;
+
+	for (int round = 0; round < 60; round++) {
+		struct transfer reader = {0};
+		ssize_t n = 1;
+		weft_pid pid;
+		int fd[2];
+
+		pair(fd);
+		reader.fd = fd[1];
+		pid = net_spawn(read_to_the_end, &reader);
+		for (int i = 0; i < 20 && n == 1; i++)
+			n = weft_write(fd[0], &(char){(char)i}, 1, NET_SOON);
+		if (n == 1)
+			cr_assert_eq(weft_shutdown(fd[0], SHUT_WR), 0);
+		cr_assert_eq(net_join(pid), 0);
+		cr_assert(n == 1 || n == -ECONNRESET || n == -EPIPE, "%zd", n);
+		if (n != 1)
+			cr_assert_eq(weft_write(fd[0], "x", 1, NET_SOON), -EPIPE);
+		resets->at_writer += n == -ECONNRESET;
+		resets->at_reader += reader.result == -ECONNRESET;
+		resets->unharmed += n == 1 && reader.result == 0;
+		if (n == 1 && reader.result == 0)
+			cr_assert_eq(reader.size, 20u);
+		close_pair(fd);
+	}
+	return 0;
+}
+
+static void reset_with(struct weft_mem_opts opts)
+{
+	struct resets resets = {0};
+
+	opts.seed = 1;
+	opts.reset_one_in = 50;
+	set_up(opts);
+	(void)net_run(1, write_until_reset, &resets);
+	check_no_sockets();
+	cr_assert_gt(resets.at_writer, 0u);
+	cr_assert_gt(resets.at_reader, 0u);
+	cr_assert_gt(resets.unharmed, 0u);
+}
+
+Test(mem, a_reset_comes_after_the_bytes_that_have_arrived, .timeout = 120)
+{
+	reset_with((struct weft_mem_opts){0});
+	reset_with((struct weft_mem_opts){.latency_max_ns = WEFT_US(200)});
+}
