@@ -21,7 +21,8 @@ static const char *const phase_names[WF_PHASE_COUNT] = {
 static const unsigned phase_moves[WF_PHASE_COUNT] = {
 	[WF_FREE] = TO(WF_RESERVED) | TO(WF_SUSPENDED) | TO(WF_NEW),
 	[WF_RESERVED] = TO(WF_NEW) | TO(WF_SUSPENDED) | TO(WF_FREE),
-	[WF_SUSPENDED] = TO(WF_NEW),
+	[WF_SUSPENDED] = TO(WF_NEW)
+		| TO(WF_FREE), /* a foreign spawn taken back */
 	[WF_NEW] = TO(WF_OWNED) | TO(WF_RUNNING)
 		| TO(WF_FREE), /* a foreign spawn taken back */
 	[WF_QUEUED] = TO(WF_RUNNING),

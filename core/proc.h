@@ -190,7 +190,10 @@ WF_INLINE uint32_t wf_pid_index(weft_pid pid)
 
 const char *wf_phase_name(enum wf_phase phase);
 
-/* True if the table of moves allows it; asserted where states change. */
+/*
+ * True if the table of moves allows it. Simulations assert it at each change of a word
+ * (test/sim/invariants.c); elsewhere it would cost each compare-and-swap a look.
+ */
 bool wf_phase_move_ok(enum wf_phase from, enum wf_phase to);
 
 #endif

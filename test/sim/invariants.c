@@ -31,6 +31,8 @@
  * is over. And outside a read section nobody touches a header but the table and who makes a process
  * of it. Plain fields cannot be looked at.
  *
+ * Moves. A word changes its phase only as the table in core/proc.c allows.
+ *
  * The end. Created = completed, nobody is alive, parked or owed a token, queues and wheels are
  * empty, as many searchers are counted as there are, all stacks have come back.
  */
@@ -593,6 +595,17 @@ static void touch_taken(
 	shadow->life = TAKEN;
 }
 
+/* A plain store to the word begins a process, or is the table's. */
+static void check_move(const struct sim_touch *touch)
+{
+	enum wf_phase from = wf_word_phase(touch->before), to = wf_word_phase(touch->after);
+
+	if (touch->access != SIM_CHANGES || from == to)
+		return;
+	sim_check(wf_phase_move_ok(from, to), "a process goes from %s to %s: %s",
+		wf_phase_name(from), wf_phase_name(to), touch->function);
+}
+
 static void touch_header(const struct sim_touch *touch)
 {
 	struct shadow *shadow = shadow_known(touch->address);
@@ -611,6 +624,7 @@ static void touch_header(const struct sim_touch *touch)
 		"a header is touched after its grace period: %s", touch->function);
 	if (touch->address != &p->word || touch->access == SIM_LOADS)
 		return;
+	check_move(touch);
 	shadow->life = wf_word_phase(touch->after) == WF_FREE ? RETIRED : USED;
 }
 
