@@ -120,14 +120,15 @@ static int open_all(struct weft_rt *rt, const struct wf_addr *addr, int backlog,
 int wf_listeners_open(struct weft_rt *rt, const struct wf_addrs *addrs, int backlog, unsigned count,
 	struct wf_listener *listeners_out, bool *steered_out)
 {
-	bool chosen = wf_addr_port(&addrs->addr[0]) == 0;
 	struct wf_addr addr;
+	bool chosen;
 	int r;
 
 	if (addrs->in_memory[0]) {
 		*steered_out = false; /* in turn, wherever they come from */
 		return wf_mem_listen(addrs->in_memory, backlog, count, listeners_out);
 	}
+	chosen = wf_addr_port(&addrs->addr[0]) == 0;
 	for (unsigned tries = 0; tries < PORT_TRIES_MAX; tries++) {
 		r = probe(addrs, &addr);
 		if (r == 0)
