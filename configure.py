@@ -112,8 +112,8 @@ TEST_SCRIPTS = {
 }
 
 # Simulations: programs of test/sim/, compiled in sim mode only: "source" and the engine; "with":
-# further sources; "library": the whole scheduler too; "flags", for all of it, go with "objects", a
-# folder of their own.
+# further sources; "library": the whole scheduler too; "io": and io/; "flags", for all of it, go with
+# "objects", a folder of their own.
 SIM_ENGINE = ["test/sim/engine.c", "test/sim/explore.c", "test/sim/main.c"]
 SIM_RUNTIME = ["test/sim/invariants.c", "test/sim/memory.c", "test/sim/rcu.c",
                "test/sim/registry.c", "test/sim/runtime.c"]

@@ -32,6 +32,7 @@
 
 #include "sync/check.h"
 
+struct wf_driver;
 struct wf_worker;
 
 struct wf_wait {
@@ -56,7 +57,6 @@ const struct wf_driver *wf_worker_driver(const struct wf_worker *worker);
  * The state of `driver` on that worker, be it its main driver or one beside it; NULL: not open. Any
  * thread while the runtime lives, once weft_rt_create() has returned; the owner from open on.
  */
-struct wf_driver;
 void *wf_worker_driver_state_of(
 	const struct wf_worker *worker, const struct wf_driver *driver);
 
