@@ -78,7 +78,10 @@ struct wf_driver {
 	const char *name;
 	unsigned caps;
 
-	/* Opens this worker's instance. 0 or negative errno (then nothing is left to close). */
+	/*
+	 * Opens this worker's instance. 0 or negative errno (then nothing is left to close). A main
+	 * driver's state begins with what io/ registers descriptors by: struct wf_poller, io/fd.h.
+	 */
 	int (*open)(struct wf_worker *worker, void **state_out);
 
 	/*
@@ -120,7 +123,7 @@ struct wf_driver {
 	void (*close)(void *state);
 };
 
-/* What a runtime has of I/O beside its drivers: the descriptor table, the servers. */
+/* What a runtime has of I/O beside its drivers: the servers, buffers. */
 struct wf_io_hooks {
 	int (*rt_open)(struct weft_rt *rt, void **state_out); /* before any worker exists */
 	void (*drain)(void *state); /* S0 of a stop: any thread, once: servers stop accepting */

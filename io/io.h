@@ -43,7 +43,7 @@ extern "C" {
 #define WEFT_ADDRESS_MAX 96
 
 /*
- * Opens a listening socket. backlog: 0 for the system's most.
+ * Opens a listening socket. backlog: 0 for the system's most, in memory 128.
  * Threads: any thread. Blocks: never for a literal address. For a name the resolver is asked: a
  * process parks until it answers, any other thread blocks. Cancel: only while that is asked.
  * Returns: the descriptor; -EINVAL for a malformed address or a negative backlog; -EADDRINUSE,
@@ -187,13 +187,13 @@ typedef int (*weft_serve_fn)(int fd, void *arg);
 
 /* What happens when connections_max are open. */
 enum weft_serve_policy {
-	WEFT_SERVE_WAIT = 0, /* leave new ones in the kernel's queue */
+	WEFT_SERVE_WAIT = 0, /* leave new ones in the listeners' queues */
 	WEFT_SERVE_SHED,     /* accept and close at once */
 };
 
 struct weft_serve_opts {
 	size_t size;           /* sizeof(struct weft_serve_opts) */
-	int backlog;           /* 0: the system's most */
+	int backlog;           /* as of weft_listen(); of each listener */
 	unsigned connections_max; /* 0: no cap; counted over all workers */
 	enum weft_serve_policy policy;
 	unsigned accept_budget; /* connections accepted in a row before others run; 0: 16 */
@@ -208,7 +208,7 @@ struct weft_serve_opts {
 /*
  * Listens on `address` with one socket per worker, steered so that a connection is accepted on the
  * worker of the CPU it arrived on, and runs handler(fd, arg) as a process for each: on that worker
- * too if the workers are pinned, which steering needs; else on any.
+ * too if the workers are pinned, which steering needs; else, and in memory, on any.
  * Blocks: until the runtime begins to stop, or the caller is cancelled. Listeners are closed then
  * (what waits in their queues has been accepted); handlers go on until they end or are cancelled.
  * EMFILE and the like, and whatever else accept(2) reports of the moment, back off without
