@@ -31,11 +31,6 @@ void sim_net_reset(const struct weft_mem_opts *opts)
 	sim_check(weft_mem_setup(opts) == 0, "weft_mem_setup");
 }
 
-unsigned sim_net_open(void)
-{
-	return table.open;
-}
-
 static void check_slot(struct wf_mem_socket *socket)
 {
 	struct wf_fd_entry *entry = &socket->entry;

@@ -7,9 +7,6 @@
 /* In setup, after sim_runtime_reset(): an empty network; NULL: without latency and faults. */
 void sim_net_reset(const struct weft_mem_opts *opts);
 
-/* Handles that are open now. */
-unsigned sim_net_open(void);
-
 /* Before sim_runtime_check(): every socket has been closed, nobody waits. Gives the table back. */
 void sim_net_check(void);
 
