@@ -179,6 +179,18 @@ class Generated(unittest.TestCase):
         self.assertEqual([path for path in sorted(listed) if not os.path.exists(
             os.path.join(ROOT, path))], [])
 
+    def test_every_file_is_in_its_folders_readme(self):
+        for folder, readme in (("sync", "sync"), ("timer", "timer"), ("core", "core"), ("io", "io"),
+                               ("test/sim", "test/sim"), ("test/models", "test/models"),
+                               ("test/tools", "test")):
+            text = read(readme + "/README.md")
+            for name in sorted(os.listdir(os.path.join(ROOT, folder))):
+                stem, kind = os.path.splitext(name)
+                if kind not in (".c", ".h", ".py", ".pml"):
+                    continue
+                with self.subTest(file=folder + "/" + name):
+                    self.assertTrue(re.search(r"[`/]%s\." % re.escape(stem), text))
+
 
 class Exceptions(unittest.TestCase):
     """What is kept from a sanitizer says why."""
