@@ -731,6 +731,56 @@ Test(mem, who_is_parked_elsewhere_hears_of_a_shutdown, .timeout = 120)
 	run(2, parked_and_shut);
 }
 
+/* Much that is on its way, most of it due at the same time: more than the timer wheel moves at once. */
+enum { LATE_BYTES = 5000 };
+
+static int make_late_pair(void *arg)
+{
+	pair(arg);
+	return 0;
+}
+
+static int write_late(void *arg)
+{
+	const int *fd = arg;
+
+	for (unsigned i = 0; i < LATE_BYTES; i++)
+		cr_assert_eq(weft_write(fd[0], "x", 1, NET_SOON), 1);
+	return 0;
+}
+
+/* Without a deadline, at which it would look by itself. */
+static int read_late(void *arg)
+{
+	const int *fd = arg;
+	char bytes[LATE_BYTES];
+
+	return (int)weft_read_exact(fd[1], bytes, LATE_BYTES, WEFT_FOREVER);
+}
+
+Test(mem, a_destroyed_runtime_delivers_however_much_is_on_its_way, .timeout = 120)
+{
+	weft_rt *sender, *receiver;
+	weft_pid pid;
+	int fd[2];
+
+	set_up((struct weft_mem_opts){.latency_max_ns = WEFT_MS(300)});
+	sender = net_rt_make(1, WEFT_PIN_OFF);
+	receiver = net_rt_make(1, WEFT_PIN_OFF);
+	cr_assert_eq(weft_rt_spawn(sender, make_late_pair, fd, NULL, &pid), 0);
+	cr_assert_eq(net_join(pid), 0);
+	cr_assert_eq(weft_rt_spawn(sender, write_late, fd, NULL, &pid), 0);
+	cr_assert_eq(net_join(pid), 0);
+	cr_assert_eq(weft_rt_spawn(receiver, read_late, fd, NULL, &pid), 0);
+	while (!waits(fd[1], READS))
+		sched_yield();
+	cr_assert_eq(weft_rt_destroy(sender, NET_SOON), 0);
+	cr_assert_eq(net_join(pid), LATE_BYTES);
+	close_pair(fd);
+	cr_assert_eq(weft_rt_destroy(receiver, NET_SOON), 0);
+	check_no_sockets();
+}
+
 static int poll_both(void *arg)
 {
 	char byte;
