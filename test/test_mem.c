@@ -731,7 +731,7 @@ Test(mem, who_is_parked_elsewhere_hears_of_a_shutdown, .timeout = 120)
 	run(2, parked_and_shut);
 }
 
-/* Much that is on its way, most of it due at the same time: more than the timer wheel moves at once. */
+/* Most of what is on its way is due at the same time: more than the timer wheel moves at once. */
 enum { LATE_BYTES = 5000 };
 
 static int make_late_pair(void *arg)
