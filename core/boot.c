@@ -100,8 +100,12 @@ static int watch_driver(struct wf_worker *worker, const struct wf_open_driver *o
 static int open_drivers(struct wf_worker *worker)
 {
 	const struct wf_driver_set *set = &worker->rt->drivers;
-	int r = open_driver(worker, set->main);
+	int r;
 
+	WF_ASSERT(worker->rt->idle_mode == WEFT_IDLE_SPIN ||
+		(set->main->caps & WF_DRIVER_CAN_PARK));
+
+	r = open_driver(worker, set->main);
 	for (unsigned i = 0; r == 0 && set->polls && set->polls[i]; i++) {
 		if (set->polls[i] == set->main)
 			continue;
