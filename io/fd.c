@@ -8,10 +8,10 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "core/internal.h"
 #include "core/map.h"
 #include "io/mem.h"
 #include "io/syscall.h"
@@ -75,7 +75,7 @@ static WF_COLD void wait_out_close(struct wf_fd_entry *entry)
 		if (i < PAUSES_MAX)
 			wf_pause();
 		else
-			(void)wf_syscall(SYS_sched_yield);
+			wf_thread_yield();
 	}
 }
 
