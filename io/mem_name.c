@@ -334,6 +334,8 @@ int wf_mem_connect(int fd, const char *address)
 	}
 	if (due == 0) {
 		wf_fd_report(&listener->entry, generation, WF_FD_READ);
+		/* A try before this one may have cleared it, and nobody else will set it. */
+		wf_fd_report(&client->entry, client->generation, WF_FD_WRITE);
 		return 0;
 	}
 	wf_mem_event_post(attempt.at_listener, listener, generation, due);

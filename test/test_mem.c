@@ -1151,6 +1151,43 @@ Test(mem, who_was_overtaken_keeps_his_place, .timeout = 120)
 	run(1, overtaken_when_told);
 }
 
+/* A last try finds room that another one was told of: what it connects can be written. */
+static int connect_at_last(void *arg)
+{
+	char address[WEFT_ADDRESS_MAX];
+	int from = listener("mem:", 1, address), first = weft_connect(address, WEFT_POLL), fd;
+	struct call waiting;
+	struct wf_op op;
+	weft_pid pid;
+
+	(void)arg;
+	wait_for_room(&waiting, &pid, address, 1);
+	fd = wf_mem_socket();
+	cr_assert_eq(wf_op_begin(&op, fd), 0);
+	cr_assert_eq(wf_op_turn(&op, WF_FD_WRITE, WEFT_POLL, false), 0);
+	cr_assert_eq(wf_mem_connect(fd, address), -EINPROGRESS);
+	wf_op_miss(&op, WF_FD_WRITE);
+	op.missed = false; /* time has passed */
+	cr_assert_eq(wf_op_turn(&op, WF_FD_WRITE, WEFT_POLL, false), 0, "a last try");
+	accept_one(from);
+	cr_assert_eq(wf_mem_connect(fd, address), 0);
+	wf_op_end(&op);
+	cr_assert_eq(weft_write(fd, "x", 1, NET_SOON), 1);
+	for (int i = 0; i < 2; i++)
+		accept_one(from);
+	cr_assert_eq(net_join(pid), 0);
+	cr_assert_eq(weft_close(waiting.fd), 0);
+	cr_assert_eq(weft_close(first), 0);
+	cr_assert_eq(weft_close(fd), 0);
+	cr_assert_eq(weft_close(from), 0);
+	return 0;
+}
+
+Test(mem, what_a_last_try_connects_can_be_used, .timeout = 120)
+{
+	run(1, connect_at_last);
+}
+
 static int close_listener(void *arg)
 {
 	unsigned other = *(unsigned *)arg;
