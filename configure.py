@@ -61,6 +61,7 @@ TESTS = {
     "stress_fd": "threads tuning",
     "stress_idle": "threads tuning",
     "stress_injector": "threads tuning",
+    "stress_mem": "threads tuning",
     "stress_process": "threads tuning",
     "stress_rcu": "threads",
     "stress_runtime": "threads tuning",

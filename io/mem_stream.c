@@ -297,6 +297,9 @@ static ssize_t receive_none(struct wf_mem_socket *socket)
 		return -ENOTCONN;
 	if (in->shut)
 		return 0;
+	/* The end may have come since: not before these. */
+	if (in->first)
+		return -EAGAIN;
 	error = take_error(in);
 	if (error)
 		return error;
@@ -542,12 +545,13 @@ static int poll_read(struct wf_mem_socket *socket)
 	int ready = 0;
 
 	wf_spinlock_lock(&socket->lock);
-	if (is_readable(&socket->in))
-		ready |= (int)WEFT_READABLE;
 	if (has_failed(&socket->in))
 		ready |= (int)WEFT_ERROR;
 	if (has_ended(&socket->in) && !wf_ptr_load_relaxed(&socket->peer))
 		ready |= (int)WEFT_HANGUP;
+	/* Last: by now at least what was there for the others is. */
+	if (is_readable(&socket->in))
+		ready |= (int)WEFT_READABLE;
 	wf_spinlock_unlock(&socket->lock);
 	return ready;
 }
