@@ -45,11 +45,11 @@ static void close_it(int fd)
 }
 
 /* Runs fn(arg) as a process on worker 0 of a runtime of its own. */
-static void in_fault_rt(unsigned workers, weft_fn fn, void *arg)
+static void in_fault_rt_of(unsigned workers, const char *driver, weft_fn fn, void *arg)
 {
 	struct weft_spawn_opts opts = {.size = sizeof(opts), .worker = WEFT_WORKER(0)};
-	weft_rt *rt = faults_rt_unharmed(
-		(struct weft_rt_opts){.workers = workers, .idle = WEFT_IDLE_PARK});
+	weft_rt *rt = faults_rt_unharmed((struct weft_rt_opts){
+		.workers = workers, .idle = WEFT_IDLE_PARK, .driver = driver});
 	int result = 0;
 	weft_pid pid;
 
@@ -61,6 +61,11 @@ static void in_fault_rt(unsigned workers, weft_fn fn, void *arg)
 		}
 	}
 	faults_rt_end(rt);
+}
+
+static void in_fault_rt(unsigned workers, weft_fn fn, void *arg)
+{
+	in_fault_rt_of(workers, NULL, fn, arg);
 }
 
 /* --- A connection --- */
@@ -236,6 +241,76 @@ static void far_away(void *arg)
 Test(faults_io, a_descriptor_that_moves_reports_or_says_why_not, .timeout = 120)
 {
 	cr_assert_geq(faults_sweep(far_away, NULL, true), FAULTS_AT_LEAST(150));
+}
+
+/* --- In memory --- */
+
+/* More than one piece, so that a later one may find no memory. */
+static void write_much(const struct pair *pair)
+{
+	enum { SIZE = 150000 };
+	static char bytes[SIZE];
+	ssize_t written = CALL(weft_write(pair->a, bytes, SIZE, WEFT_FOREVER));
+
+	if (!documented(written, -ENOMEM))
+		return;
+	cr_assert(written == SIZE || faults_fired() > 0);
+	cr_assert_eq(CALL(weft_read_exact(pair->b, bytes, (size_t)written, WEFT_FOREVER)), written);
+	/* It can be written still. */
+	if (moved(CALL(weft_write(pair->a, "x", 1, WEFT_FOREVER)), 1))
+		(void)moved(CALL(weft_read(pair->b, bytes, 1, WEFT_FOREVER)), 1);
+}
+
+static int memory_in_process(void *arg)
+{
+	struct pair pair;
+
+	(void)arg;
+	if (!connected("127.0.0.1", &pair))
+		return 0;
+	write_much(&pair);
+	move(&pair);
+	wake_reader(&pair, WEFT_WORKER(0), 2, false);
+	return 0;
+}
+
+static void memory(void *arg)
+{
+	cr_assert_eq(CALL(weft_mem_setup(arg)), 0);
+	in_fault_rt_of(1, "mem", memory_in_process, NULL);
+	cr_assert_eq(CALL(weft_mem_setup(NULL)), 0, "a socket is left");
+}
+
+Test(faults_io, a_connection_in_memory_is_made_or_refused, .timeout = 120)
+{
+	struct weft_mem_opts opts = {.size = sizeof(opts), .buffer_bytes = 1 << 20};
+
+	cr_assert_geq(faults_sweep(memory, &opts, true), FAULTS_AT_LEAST(80));
+}
+
+Test(faults_io, a_late_connection_in_memory_is_made_or_refused, .timeout = 120)
+{
+	struct weft_mem_opts opts = {.size = sizeof(opts), .buffer_bytes = 1 << 20,
+		.latency_min_ns = WEFT_US(1), .latency_max_ns = WEFT_US(5)};
+
+	cr_assert_geq(faults_sweep(memory, &opts, true), FAULTS_AT_LEAST(100));
+}
+
+/* The table's first sockets are mapped when one is made. */
+Test(faults_io, a_first_socket_in_memory_is_made_or_refused, .timeout = 20)
+{
+	int fd;
+
+	faults_plan(SYS_mmap, "mmap", 1, 1, ENOMEM);
+	fd = CALL(weft_listen("mem:", 0));
+	cr_assert_eq(fd, WF_FAULTS ? -ENOMEM : fd);
+	if (fd >= 0)
+		cr_assert_eq(CALL(weft_close(fd)), 0);
+	cr_assert_eq(CALL(weft_mem_setup(NULL)), 0, "a socket is left");
+	fd = CALL(weft_listen("mem:", 0));
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(CALL(weft_close(fd)), 0);
+	faults_plan_none();
 }
 
 /* --- Waiting --- */
