@@ -378,7 +378,7 @@ static void end_peer(struct wf_mem_socket *socket, struct wf_mem_socket *peer,
 	wf_spinlock_lock(&peer->lock);
 	found = peer->generation == peer_generation && is_peer(peer, socket);
 	if (found) {
-		if (due < in->last_due && !WF_PLANTED(mem_end_overtakes_bytes))
+		if (due < in->last_due)
 			due = in->last_due;
 		if (in->end_due == WEFT_FOREVER)
 			in->end_due = in->last_due = due;

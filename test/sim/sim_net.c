@@ -589,11 +589,6 @@ SIM_TEST(net, planted_space_is_not_told)
 	sim_must_find(&near_with_one, WF_PLANTED_mem_space_is_not_told, 100);
 }
 
-SIM_TEST(net, planted_end_overtakes_bytes)
-{
-	sim_must_find(&far_with_two, WF_PLANTED_mem_end_overtakes_bytes, 100);
-}
-
 SIM_TEST(net, planted_room_is_not_told)
 {
 	sim_must_find(&accepting_with_two, WF_PLANTED_mem_room_is_not_told, 100);
