@@ -35,6 +35,8 @@
 	X(spawn)            \
 	X(spawn_foreign)    \
 	X(spawn_tree)       \
+	X(stream_bulk)      \
+	X(stream_pingpong)  \
 	X(switch)           \
 	X(timers)           \
 	X(timers_poll)      \
