@@ -27,7 +27,7 @@ from sim_programs import (Failed, ROOT, commands, digest, kind, output, programs
 
 RECORD = os.path.join(ROOT, "test/sim/RECORD.json")
 SCHEDULES_MIN = {"unit": 10_000_000, "whole runtime": 100_000}
-TIMES = 30
+TIMES = 10
 SAMPLES = 4
 SAMPLE_SCHEDULES = {"unit": 256, "whole runtime": 64}
 STRATEGIES = ("random walk", "PCT", "round robin")
