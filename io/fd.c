@@ -153,12 +153,13 @@ static WF_NOINLINE int begin_virtual(struct wf_op *op, int fd)
 
 WF_NOINLINE int wf_op_begin_slow(struct wf_op *op, int fd)
 {
-	struct wf_fd_entry *entry = wf_fd_find(fd);
+	struct wf_fd_entry *entry;
 	uint64_t word;
 	int r = 0;
 
 	if ((unsigned)fd >= WF_FD_NUMBER_MAX)
 		return begin_virtual(op, fd);
+	entry = wf_fd_find(fd);
 	if (!entry) {
 		if (wf_syscall(SYS_fcntl, fd, F_GETFD) < 0)
 			return -EBADF;

@@ -198,7 +198,6 @@ int wf_mem_make(struct wf_mem_socket **socket_out)
 
 int wf_mem_open(struct wf_mem_socket *socket)
 {
-	uint64_t kind = wf_mem_network.opts.short_one_in ? 0 : WF_FD_TCP;
 	uint64_t word = wf_u64_load_relaxed(&socket->entry.word);
 
 	WF_ASSERT(wf_fd_state(word) == WF_FD_FREE);
@@ -207,7 +206,7 @@ int wf_mem_open(struct wf_mem_socket *socket)
 	 * was not accepted yet may have changed bits of the word; they come to the same.
 	 */
 	while (!wf_u64_cas(&socket->entry.word, &word,
-		word | WF_FD_OPEN | kind | WF_FD_READ | WF_FD_WRITE))
+		word | WF_FD_OPEN | WF_FD_READ | WF_FD_WRITE))
 		;
 	return wf_mem_handle(socket);
 }
@@ -249,9 +248,9 @@ static uint64_t draw(void)
 	return z ^ (z >> 31);
 }
 
-bool wf_mem_chance(unsigned one_in)
+bool wf_mem_chance_drawn(unsigned one_in)
 {
-	return WF_UNLIKELY(one_in > 0) && draw() % one_in == 0;
+	return draw() % one_in == 0;
 }
 
 uint64_t wf_mem_draw(uint64_t low, uint64_t high)

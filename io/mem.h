@@ -17,8 +17,9 @@
  *
  *	M1 transmit: copies into chunks, unlocked. Under the receiver's lock, if it still names the
  *	   sender: as many bytes as there is room for are appended; if not all were, somebody wants
- *	   space. Then the receiver is told (READ); or, where they arrive later, an event is left
- *	   with the caller's driver.
+ *	   space. A few bytes are copied there, into the last chunk or a spare one. Then the
+ *	   receiver is told (READ); or, where they arrive later, an event is left with the caller's
+ *	   driver.
  *	M2 receive: under the socket's own lock: takes the chunks that have arrived. If somebody
  *	   wants space and half of it is free, the sender is told (WRITE).
  *	M3 end: what shuts writing, closes or resets sets the other side's end or error, under its
@@ -104,6 +105,7 @@ struct wf_mem_name;
 /* What has been sent to a socket. */
 struct wf_mem_inflow {
 	struct wf_mem_chunk *first, *last;
+	struct wf_mem_chunk *spare; /* a small one, empty; or NULL */
 	size_t bytes;
 	weft_time told;     /* what is due by then has arrived */
 	weft_time last_due; /* of the latest chunk */
@@ -144,6 +146,12 @@ struct wf_mem_network {
 
 extern struct wf_mem_network wf_mem_network;
 
+/* What is sent takes time. */
+WF_INLINE bool wf_mem_is_late(void)
+{
+	return wf_mem_network.opts.latency_max_ns > 0;
+}
+
 /* --- the table (mem.c) --- */
 
 /* The slot of a handle; NULL if there is none. Whose use it is in has to be looked at. */
@@ -181,14 +189,31 @@ void wf_mem_close(struct wf_mem_socket *socket);
 void wf_mem_give(struct wf_mem_socket *socket);
 
 /* True once in `one_in` times, by the network's seed; 0: never. */
-bool wf_mem_chance(unsigned one_in);
+bool wf_mem_chance_drawn(unsigned one_in);
+
+WF_INLINE bool wf_mem_chance(unsigned one_in)
+{
+	return WF_UNLIKELY(one_in > 0) && wf_mem_chance_drawn(one_in);
+}
+
 /* From low to high, both included. */
 uint64_t wf_mem_draw(uint64_t low, uint64_t high);
 
 /* --- streams (mem_stream.c); the calls return as the system call of that name would --- */
 
-ssize_t wf_mem_receive(int fd, void *buffer, size_t size);
-ssize_t wf_mem_transmit(int fd, const void *buffer, size_t size);
+/* Of an operation's entry. */
+WF_INLINE struct wf_mem_socket *wf_mem_of(struct wf_fd_entry *entry)
+{
+	return WF_CONTAINER_OF(entry, struct wf_mem_socket, entry);
+}
+
+/*
+ * *last_out, of one that moves something: there is nothing left (no room), which counts as the
+ * EAGAIN of a further try would (O4 of fd.h).
+ */
+ssize_t wf_mem_receive(struct wf_mem_socket *socket, void *buffer, size_t size, bool *last_out);
+ssize_t wf_mem_transmit(
+	struct wf_mem_socket *socket, const void *buffer, size_t size, bool *last_out);
 /* how: SHUT_RD, SHUT_WR, SHUT_RDWR */
 int wf_mem_shutdown(int fd, int how);
 /* What it is ready for, as weft_poll_fd() says it. */

@@ -48,11 +48,6 @@ static void count(wf_atomic_u64 *counter, uint64_t by)
 
 /* --- events --- */
 
-static bool is_late(void)
-{
-	return wf_mem_network.opts.latency_max_ns > 0;
-}
-
 /* The wheel of this worker's driver; NULL: no memory. */
 static WF_COLD struct wf_wheel *wheel_make(struct mem_driver *driver)
 {
@@ -68,7 +63,7 @@ int wf_mem_event_make(struct wf_mem_event **event_out)
 	struct mem_driver *driver;
 
 	*event_out = NULL;
-	if (WF_LIKELY(!is_late()))
+	if (WF_LIKELY(!wf_mem_is_late()))
 		return 0;
 	worker = wf_worker_self();
 	driver = worker ? wf_worker_driver_state_of(worker, &wf_driver_mem) : NULL;

@@ -3,7 +3,8 @@
  *
  * A chunk is a block of up to CHUNK_BYTES. Senders fill chunks before they take the receiver's
  * lock, and receivers empty them after they have given it back, but for the part of the last one
- * that did not fit.
+ * that did not fit. A small chunk is filled and emptied under the lock, and one that is empty stays
+ * with the receiver: messages that are asked and answered cost no allocation.
  */
 #include <string.h>
 
@@ -11,17 +12,25 @@
 
 enum {
 	CHUNK_BYTES = 4096 - 32,
+	SMALL_BYTES = 512 - 32, /* of a small chunk */
 	PIECE_BYTES_MAX = 64 << 10, /* sent at once */
 };
 
 struct wf_mem_chunk {
 	struct wf_mem_chunk *next;
 	weft_time due; /* 0: at once */
-	uint32_t begin, end, size;
+	uint32_t begin, end; /* what of it is not read yet */
+	uint32_t size;
+	uint32_t place; /* taken out: where in the reader's buffer it goes */
 	unsigned char data[];
 };
 
 /* --- chunks --- */
+
+static bool is_small(const struct wf_mem_chunk *chunk)
+{
+	return chunk->size <= SMALL_BYTES;
+}
 
 static void chunks_free(struct wf_mem_chunk *chunk)
 {
@@ -41,14 +50,15 @@ static struct wf_mem_chunk *chunks_make(const void *buffer, size_t size)
 
 	while (size > 0) {
 		uint32_t n = size < CHUNK_BYTES ? (uint32_t)size : CHUNK_BYTES;
+		uint32_t room = n > SMALL_BYTES ? n : SMALL_BYTES;
 		struct wf_mem_chunk *chunk =
-			wf_shared_alloc(_Alignof(struct wf_mem_chunk), sizeof(*chunk) + n);
+			wf_shared_alloc(_Alignof(struct wf_mem_chunk), sizeof(*chunk) + room);
 
 		if (!chunk) {
 			chunks_free(first);
 			return NULL;
 		}
-		*chunk = (struct wf_mem_chunk){ .end = n, .size = n };
+		*chunk = (struct wf_mem_chunk){ .end = n, .size = room };
 		memcpy(chunk->data, bytes, n);
 		*last = chunk;
 		last = &chunk->next;
@@ -133,90 +143,148 @@ static WF_COLD ssize_t send_error(struct wf_mem_socket *socket)
 	return r ? r : -EPIPE;
 }
 
-/*
- * M1, under the receiver's lock. `more`: the sender would send more. Returns how many bytes of the
- * list were taken; what is not, and what is dropped, is left in *chunks.
- */
-static ssize_t append(struct wf_mem_inflow *in, struct wf_mem_chunk **chunks, size_t size,
-	bool more, weft_time *due)
+/* What is sent at once. */
+struct piece {
+	const void *buffer;
+	size_t size;
+	bool more;                   /* the sender has more */
+	struct wf_mem_chunk *chunks; /* a copy; then what is not needed. NULL: not made yet */
+	weft_time due;
+	uint32_t generation; /* of the receiver */
+	bool full;           /* there is no room for more */
+};
+
+/* Under the receiver's lock: how many bytes there is room for; -EAGAIN: none; -EPIPE. */
+static ssize_t admit(struct wf_mem_inflow *in, const struct piece *piece)
 {
 	size_t capacity = wf_mem_network.opts.buffer_bytes;
 	size_t room = in->bytes < capacity ? capacity - in->bytes : 0;
-	struct wf_mem_chunk *list = *chunks, *last = list;
 
 	if (in->end_due != WEFT_FOREVER)
 		return -EPIPE; /* the sender has shut writing */
 	if (in->shut)
-		return (ssize_t)size;
-	/* A short count says that there is no room: who got one is told when there is again. */
-	if (size + (more && !WF_PLANTED(mem_part_looks_short)) > room)
+		return (ssize_t)piece->size;
+	/* Who could not leave everything is told when there is room again. */
+	if (piece->size + piece->more > room)
 		in->wants_space = true;
-	if (size > room)
-		size = room;
-	if (size == 0)
-		return -EAGAIN;
-	*chunks = chunks_cut(list, size);
-	if (*due < in->last_due)
-		*due = in->last_due;
-	in->last_due = *due;
-	for (; last; last = last->next) {
-		last->due = *due;
-		if (in->last)
-			in->last->next = last;
-		else
-			in->first = last;
-		in->last = last;
-	}
+	if (piece->size < room)
+		room = piece->size;
+	return room > 0 ? (ssize_t)room : -EAGAIN;
+}
+
+static void append_chunk(struct wf_mem_inflow *in, struct wf_mem_chunk *chunk, weft_time due)
+{
+	chunk->due = due;
+	if (in->last)
+		in->last->next = chunk;
+	else
+		in->first = chunk;
+	in->last = chunk;
+}
+
+/* Under the lock: `size` bytes of the chunks; the rest of them stays with the piece. */
+static void append(struct wf_mem_inflow *in, struct piece *piece, size_t size)
+{
+	struct wf_mem_chunk *chunk = piece->chunks;
+
+	piece->chunks = chunks_cut(chunk, size);
+	if (piece->due < in->last_due)
+		piece->due = in->last_due;
+	in->last_due = piece->due;
+	for (; chunk; chunk = chunk->next)
+		append_chunk(in, chunk, piece->due);
 	in->bytes += size;
-	return (ssize_t)size;
+}
+
+/* Under the lock: a few bytes, at once, into a chunk that is there. False: none has room. */
+static bool append_few(struct wf_mem_inflow *in, const void *buffer, size_t size)
+{
+	struct wf_mem_chunk *chunk = in->last;
+
+	if (!chunk || chunk->size - chunk->end < size) {
+		chunk = in->spare;
+		if (!chunk)
+			return false;
+		in->spare = NULL;
+		append_chunk(in, chunk, 0);
+	}
+	memcpy(chunk->data + chunk->end, buffer, size);
+	chunk->end += (uint32_t)size;
+	in->bytes += size;
+	return true;
+}
+
+/* M1. Returns how many bytes were left; -ENOBUFS: they have to be put into chunks first. */
+static ssize_t leave(
+	struct wf_mem_socket *socket, struct wf_mem_socket *peer, struct piece *piece)
+{
+	struct wf_mem_inflow *in = &peer->in;
+	ssize_t r = -EPIPE;
+
+	wf_spinlock_lock(&peer->lock);
+	if (is_peer(peer, socket))
+		r = admit(in, piece);
+	if (r > 0 && !in->shut) {
+		if (piece->chunks)
+			append(in, piece, (size_t)r);
+		else if (!append_few(in, piece->buffer, (size_t)r))
+			r = -ENOBUFS;
+	}
+	piece->full = in->wants_space;
+	piece->generation = peer->generation;
+	wf_spinlock_unlock(&peer->lock);
+	return r;
+}
+
+static ssize_t leave_chunks(
+	struct wf_mem_socket *socket, struct wf_mem_socket *peer, struct piece *piece)
+{
+	ssize_t r = -ENOMEM;
+
+	piece->chunks = chunks_make(piece->buffer, piece->size);
+	if (piece->chunks)
+		r = leave(socket, peer, piece);
+	chunks_free(piece->chunks);
+	return r;
 }
 
 static WF_COLD void reset(struct wf_mem_socket *socket);
 
-/* What is sent at once of `size` bytes. `more`: they are not all. */
-static ssize_t transmit_piece(
-	struct wf_mem_socket *socket, const void *buffer, size_t size, bool more, bool *full_out)
+static ssize_t transmit_piece(struct wf_mem_socket *socket, struct piece *piece)
 {
+	struct wf_mem_event *event = NULL;
 	struct wf_mem_socket *peer;
-	struct wf_mem_event *event;
-	struct wf_mem_chunk *chunks;
-	uint32_t generation = 0;
-	weft_time due;
-	ssize_t r;
+	ssize_t r = -ENOBUFS;
 
 	/* B4: acquire, with B5 in wf_mem_join(). */
 	peer = wf_ptr_load_acquire(&socket->peer);
 	if (!peer)
 		return send_error(socket);
-	r = wf_mem_event_make(&event);
-	if (r < 0)
-		return r;
-	chunks = chunks_make(buffer, size);
-	if (!chunks) {
-		wf_mem_event_drop(event);
-		return -ENOMEM;
+	if (WF_UNLIKELY(wf_mem_is_late())) {
+		int made = wf_mem_event_make(&event);
+
+		if (made < 0)
+			return made;
+		piece->due = wf_mem_event_draw(event);
+	} else if (piece->size <= SMALL_BYTES) {
+		r = leave(socket, peer, piece);
 	}
-	due = wf_mem_event_draw(event);
-	wf_spinlock_lock(&peer->lock);
-	r = is_peer(peer, socket) ? append(&peer->in, &chunks, size, more, &due) : -EPIPE;
-	*full_out = peer->in.wants_space;
-	generation = peer->generation;
-	wf_spinlock_unlock(&peer->lock);
-	chunks_free(chunks);
+	if (r == -ENOBUFS)
+		r = leave_chunks(socket, peer, piece);
 	if (r <= 0)
 		wf_mem_event_drop(event);
 	else if (event)
-		wf_mem_event_post(event, peer, generation, due);
+		wf_mem_event_post(event, peer, piece->generation, piece->due);
 	else
-		wf_fd_report(&peer->entry, generation, WF_FD_READ);
+		wf_fd_report(&peer->entry, piece->generation, WF_FD_READ);
 	return r == -EPIPE ? send_error(socket) : r;
 }
 
-ssize_t wf_mem_transmit(int fd, const void *buffer, size_t size)
+ssize_t wf_mem_transmit(
+	struct wf_mem_socket *socket, const void *buffer, size_t size, bool *last_out)
 {
-	struct wf_mem_socket *socket = wf_mem_find(fd);
 	size_t most = wf_mem_network.opts.buffer_bytes, done = 0;
-	bool full = false;
+	struct piece piece = { .full = false };
 	ssize_t r = 0;
 
 	if (most > PIECE_BYTES_MAX)
@@ -225,30 +293,45 @@ ssize_t wf_mem_transmit(int fd, const void *buffer, size_t size)
 		reset(socket);
 	if (wf_mem_chance(wf_mem_network.opts.short_one_in))
 		size = wf_mem_draw(1, size);
-	while (done < size && !full) {
-		size_t n = size - done < most ? size - done : most;
-
-		r = transmit_piece(
-			socket, (const char *)buffer + done, n, size - done > n, &full);
+	while (done < size && !piece.full) {
+		piece.buffer = (const char *)buffer + done;
+		piece.size = size - done < most ? size - done : most;
+		piece.more = size - done > piece.size;
+		r = transmit_piece(socket, &piece);
 		if (r < 0)
 			break;
 		done += (size_t)r;
-		if (WF_PLANTED(mem_part_looks_short))
-			break;
 	}
-	if (done == 0)
-		return r;
-	/* Short, but not for want of room: the next try is to find out why. */
-	if (r < 0)
-		wf_fd_report(&socket->entry, socket->generation, WF_FD_WRITE);
-	return (ssize_t)done;
+	*last_out = piece.full || WF_PLANTED(mem_room_looks_gone);
+	return done ? (ssize_t)done : r;
 }
 
 /* --- receiving --- */
 
+/* Under the lock: the first chunk leaves the list. */
+static void remove_first(struct wf_mem_inflow *in)
+{
+	struct wf_mem_chunk *chunk = in->first;
+
+	in->first = chunk->next;
+	if (!in->first)
+		in->last = NULL;
+	chunk->next = NULL;
+}
+
+/* Under the lock: an empty chunk becomes the spare one. False: it is to be freed. */
+static bool keep_spare(struct wf_mem_inflow *in, struct wf_mem_chunk *chunk)
+{
+	if (in->spare || !is_small(chunk))
+		return false;
+	chunk->begin = chunk->end = 0;
+	in->spare = chunk;
+	return true;
+}
+
 /*
  * M2, under the lock: takes up to `size` bytes that have arrived; returns how many. What has been
- * taken whole comes out in *chunks_out, and is to be copied to the front of the buffer.
+ * taken whole comes out in *chunks_out, and is to be copied to its place.
  */
 static size_t take(struct wf_mem_inflow *in, unsigned char *buffer, size_t size,
 	struct wf_mem_chunk **chunks_out)
@@ -260,20 +343,21 @@ static size_t take(struct wf_mem_inflow *in, unsigned char *buffer, size_t size,
 	while (in->first && done < size && wf_mem_has_arrived(in, in->first->due)) {
 		struct wf_mem_chunk *chunk = in->first;
 		size_t left = chunk->end - chunk->begin;
+		size_t n = left < size - done ? left : size - done;
 
-		if (left > size - done) {
-			left = size - done;
-			memcpy(buffer + done, chunk->data + chunk->begin, left);
-			chunk->begin += (uint32_t)left;
-		} else {
-			in->first = chunk->next;
-			if (!in->first)
-				in->last = NULL;
-			chunk->next = NULL;
-			*last = chunk;
-			last = &chunk->next;
+		chunk->place = (uint32_t)done;
+		done += n;
+		if (n < left || is_small(chunk)) {
+			memcpy(buffer + chunk->place, chunk->data + chunk->begin, n);
+			chunk->begin += (uint32_t)n;
 		}
-		done += left;
+		if (n < left)
+			break;
+		remove_first(in);
+		if (keep_spare(in, chunk))
+			continue;
+		*last = chunk;
+		last = &chunk->next;
 	}
 	in->bytes -= done;
 	return done;
@@ -281,10 +365,9 @@ static size_t take(struct wf_mem_inflow *in, unsigned char *buffer, size_t size,
 
 static void copy(const struct wf_mem_chunk *chunk, unsigned char *buffer)
 {
-	for (; chunk; chunk = chunk->next) {
-		memcpy(buffer, chunk->data + chunk->begin, chunk->end - chunk->begin);
-		buffer += chunk->end - chunk->begin;
-	}
+	for (; chunk; chunk = chunk->next)
+		memcpy(buffer + chunk->place, chunk->data + chunk->begin,
+			chunk->end - chunk->begin);
 }
 
 /* Under the lock: what a receive returns when there is no byte. */
@@ -315,9 +398,9 @@ static bool space_is_wanted(struct wf_mem_inflow *in)
 	return true;
 }
 
-ssize_t wf_mem_receive(int fd, void *buffer, size_t size)
+ssize_t wf_mem_receive(struct wf_mem_socket *socket, void *buffer, size_t size, bool *last_out)
 {
-	struct wf_mem_socket *socket = wf_mem_find(fd), *peer;
+	struct wf_mem_socket *peer;
 	struct wf_mem_chunk *chunks;
 	uint32_t peer_generation;
 	bool tell;
@@ -331,6 +414,7 @@ ssize_t wf_mem_receive(int fd, void *buffer, size_t size)
 	n = (ssize_t)take(&socket->in, buffer, size, &chunks);
 	if (n == 0)
 		n = receive_none(socket);
+	*last_out = !is_readable(&socket->in);
 	tell = space_is_wanted(&socket->in);
 	peer = wf_ptr_load_relaxed(&socket->peer);
 	peer_generation = socket->peer_generation;
@@ -354,7 +438,7 @@ void wf_mem_join(struct wf_mem_socket *client, struct wf_mem_socket *server)
 	wf_spinlock_lock(&client->lock);
 	client->role = WF_MEM_STREAM;
 	client->peer_generation = server->generation;
-	/* B5: release, with B4 in transmit_piece(): the far end is ready to be sent to. */
+	/* B5: release, with B4 in wf_mem_transmit(): the far end is ready to be sent to. */
 	wf_ptr_store_release(&client->peer, server);
 	wf_spinlock_unlock(&client->lock);
 }
@@ -412,19 +496,21 @@ static struct wf_mem_socket *take_peer(struct wf_mem_socket *socket, uint32_t *g
 static void part(struct wf_mem_socket *socket, int error)
 {
 	struct wf_mem_socket *peer;
-	struct wf_mem_chunk *chunks;
+	struct wf_mem_chunk *chunks, *spare;
 	uint32_t generation;
 
 	wf_spinlock_lock(&socket->lock);
 	peer = take_peer(socket, &generation);
 	chunks = socket->in.first;
-	socket->in.first = socket->in.last = NULL;
+	spare = socket->in.spare;
+	socket->in.first = socket->in.last = socket->in.spare = NULL;
 	socket->role = WF_MEM_NONE;
 	wf_spinlock_unlock(&socket->lock);
 	/* As TCP does: who closes without having read all resets the connection. */
 	if (peer)
 		end_peer(socket, peer, generation, chunks ? -ECONNRESET : error, true);
 	chunks_free(chunks);
+	chunks_free(spare);
 }
 
 void wf_mem_part(struct wf_mem_socket *socket)

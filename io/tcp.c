@@ -46,26 +46,44 @@ static WF_NOINLINE ssize_t unless_closed(struct wf_op *op, ssize_t n)
 	return r < 0 ? r : n;
 }
 
-/* Of what is no socket of the kernel's. */
-static WF_NOINLINE ssize_t receive_other(const struct wf_op *op, void *buffer, size_t size)
+/* In memory it is known whether a further try would give EAGAIN. */
+static WF_NOINLINE ssize_t receive_in_memory(struct wf_op *op, void *buffer, size_t size)
 {
-	return wf_op_is_virtual(op) ? wf_mem_receive(op->fd, buffer, size)
-				    : wf_sys_read(op->fd, buffer, size);
+	bool last;
+	ssize_t n = wf_mem_receive(wf_mem_of(op->entry), buffer, size, &last);
+
+	if (WF_LIKELY(n > 0))
+		op->done = last ? WF_FD_READ : 0;
+	else if (n == -EAGAIN)
+		wf_op_miss(op, WF_FD_READ);
+	else
+		n = unless_closed(op, n);
+	return n;
 }
 
-static WF_NOINLINE ssize_t transmit_other(const struct wf_op *op, const void *buffer, size_t size)
+static WF_NOINLINE ssize_t transmit_in_memory(struct wf_op *op, const void *buffer, size_t size)
 {
-	return wf_op_is_virtual(op) ? wf_mem_transmit(op->fd, buffer, size)
-				    : wf_sys_write(op->fd, buffer, size);
+	bool last;
+	ssize_t n = wf_mem_transmit(wf_mem_of(op->entry), buffer, size, &last);
+
+	if (WF_LIKELY(n > 0))
+		op->done = last ? WF_FD_WRITE : 0;
+	else if (n == -EAGAIN)
+		wf_op_miss(op, WF_FD_WRITE);
+	else
+		n = unless_closed(op, n);
+	return n;
 }
 
 ssize_t wf_tcp_receive_now(struct wf_op *op, void *buffer, size_t size)
 {
 	ssize_t n;
 
+	if (WF_UNLIKELY(wf_op_is_virtual(op)))
+		return receive_in_memory(op, buffer, size);
 	do
 		n = WF_LIKELY(op->word & WF_FD_SOCKET) ? wf_sys_recv(op->fd, buffer, size, 0)
-						       : receive_other(op, buffer, size);
+						       : wf_sys_read(op->fd, buffer, size);
 	while (WF_UNLIKELY(n == -EINTR));
 	if (WF_LIKELY(n > 0))
 		wf_op_moved(op, WF_FD_READ, (size_t)n, size);
@@ -80,10 +98,12 @@ static ssize_t transmit_now(struct wf_op *op, const void *buffer, size_t size)
 {
 	ssize_t n;
 
+	if (WF_UNLIKELY(wf_op_is_virtual(op)))
+		return transmit_in_memory(op, buffer, size);
 	do
 		n = WF_LIKELY(op->word & WF_FD_SOCKET)
 			? wf_sys_send(op->fd, buffer, size, MSG_NOSIGNAL)
-			: transmit_other(op, buffer, size);
+			: wf_sys_write(op->fd, buffer, size);
 	while (WF_UNLIKELY(n == -EINTR));
 	if (WF_LIKELY(n > 0))
 		wf_op_moved(op, WF_FD_WRITE, (size_t)n, size);

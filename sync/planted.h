@@ -79,7 +79,7 @@ enum wf_planted {
 	WF_PLANTED_fd_parks_without_look,     /* O5 does not look at READ again */
 	WF_PLANTED_fd_close_tells_nobody,     /* C2: those that are parked stay so */
 	WF_PLANTED_fd_last_leaves_open,       /* C4: whoever ends last does not close */
-	WF_PLANTED_mem_part_looks_short,      /* a part of a write counts as all that fits */
+	WF_PLANTED_mem_room_looks_gone,       /* after each write, and nobody asks to be told */
 	WF_PLANTED_mem_space_is_not_told,     /* the sender sleeps on */
 	WF_PLANTED_mem_room_is_not_told,      /* who waits for room sleeps on */
 	WF_PLANTED_mem_wake_looks_first,      /* Z4: a load, then a store */

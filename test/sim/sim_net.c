@@ -579,9 +579,9 @@ SIM_TEST(net, planted_last_one_leaves_it_open)
 	sim_must_find(&accepting_with_two, WF_PLANTED_fd_last_leaves_open, 100);
 }
 
-SIM_TEST(net, planted_part_looks_short)
+SIM_TEST(net, planted_room_looks_gone)
 {
-	sim_must_find(&near_with_two, WF_PLANTED_mem_part_looks_short, 100);
+	sim_must_find(&near_with_two, WF_PLANTED_mem_room_looks_gone, 100);
 }
 
 SIM_TEST(net, planted_space_is_not_told)
