@@ -84,6 +84,7 @@ TESTS = {
     "test_injector": "tuning",
     "test_load_histogram": "",
     "test_mem": "threads",
+    "test_net": "threads",
     "test_process": "threads tuning valgrind",
     "test_rcu": "threads",
     "test_runtime": "threads tuning valgrind",
