@@ -438,7 +438,7 @@ void wf_mem_join(struct wf_mem_socket *client, struct wf_mem_socket *server)
 	wf_spinlock_lock(&client->lock);
 	client->role = WF_MEM_STREAM;
 	client->peer_generation = server->generation;
-	/* B5: release, with B4 in wf_mem_transmit(): the far end is ready to be sent to. */
+	/* B5: release, with B4 in transmit_piece(): the far end is ready to be sent to. */
 	wf_ptr_store_release(&client->peer, server);
 	wf_spinlock_unlock(&client->lock);
 }
