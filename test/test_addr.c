@@ -103,6 +103,30 @@ Test(addr, names_have_the_lengths_of_dns)
 	cr_assert_eq(wf_addr_parse(text, &out), -EINVAL);
 }
 
+Test(addr, names_in_memory_are_taken_as_they_are)
+{
+	static const char *const good[] = {
+		"mem:", "mem:a", "mem:A-b_c.D.0", "mem:.", "mem:-",
+		"mem:00000000001111111111222222222233333333334444444444555555555",
+	};
+	static const char *const bad[] = {
+		"mem:a b", "mem: ", "mem:a:b", "mem::", "mem:a/b", "mem:[a]", "mem:a\n",
+		"mem:h\xc3\xb6",
+		"mem:000000000011111111112222222222333333333344444444445555555550",
+	};
+	static const char *const other[] = {NULL, "", "m", "mem", "Mem:a", " mem:a", "tcp:a:1"};
+	char address[WF_MEM_ADDRESS_MAX];
+
+	for (size_t i = 0; i < WF_ARRAY_COUNT(good); i++) {
+		cr_expect_eq(wf_addr_parse_mem(good[i], address), 0, "%s", good[i]);
+		cr_expect_str_eq(address, good[i]);
+	}
+	for (size_t i = 0; i < WF_ARRAY_COUNT(bad); i++)
+		cr_expect_eq(wf_addr_parse_mem(bad[i], address), -EINVAL, "%s", bad[i]);
+	for (size_t i = 0; i < WF_ARRAY_COUNT(other); i++)
+		cr_expect_eq(wf_addr_parse_mem(other[i], address), 1, "%zu", i);
+}
+
 Test(addr, what_is_formatted_can_be_parsed)
 {
 	uint64_t seed = harness_seed();
@@ -135,7 +159,7 @@ Test(addr, damaged_texts_do_no_harm)
 {
 	static const char *const good[] = {
 		"tcp:127.0.0.1:7000", "tcp:[fe80::1%3]:80", "tcp:a.example:80", "tcp:[::]:0",
-		"tcp::1",
+		"tcp::1", "mem:name",
 	};
 	static const char letters[] = "tcp:[]%.0123456789abcf-_ \n\xff";
 	uint64_t seed = harness_seed();
@@ -143,6 +167,7 @@ Test(addr, damaged_texts_do_no_harm)
 	for (unsigned i = 0; i < 100000 / HARNESS_SLOWDOWN; i++) {
 		char *text = strdup(good[harness_random_below(&seed, WF_ARRAY_COUNT(good))]);
 		size_t length = strlen(text);
+		char in_memory[WF_MEM_ADDRESS_MAX];
 		struct wf_addr_text out;
 		int r;
 
@@ -153,6 +178,10 @@ Test(addr, damaged_texts_do_no_harm)
 		cr_assert(r == 0 || r == -EINVAL, "%s", text);
 		if (r == 0 && out.kind == WF_HOST_NAME)
 			cr_assert_lt(strlen(out.name), (size_t)WF_HOST_MAX);
+		r = wf_addr_parse_mem(text, in_memory);
+		cr_assert(r == 0 || r == -EINVAL || r == 1, "%s", text);
+		if (r == 0)
+			cr_assert_str_eq(in_memory, text);
 		free(text);
 	}
 }

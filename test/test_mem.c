@@ -1051,6 +1051,9 @@ static int full_backlog(void *arg)
 	cr_assert_geq(first[1], 0, "into the queue, and nobody need accept");
 	cr_assert_eq(weft_connect(address, WEFT_POLL), -EAGAIN);
 	cr_assert_eq(weft_connect(address, weft_after(WEFT_MS(1))), -ETIME);
+	wait_for_room(calls, pids, address, 1);
+	cr_assert_eq(weft_cancel(pids[0]), 0);
+	cr_assert_eq(net_join(pids[0]), -ECANCELED);
 	wait_for_room(calls, pids, address, WAITING);
 	for (int i = 0; i < WAITING; i++) {
 		accept_one(from);
@@ -1531,6 +1534,48 @@ Test(mem, runtimes_talk_to_each_other, .timeout = 120)
 	talk("epoll", "mem:");
 	talk("mem", "mem:");
 	talk("mem", "tcp:127.0.0.1:0");
+}
+
+/* One runtime waits to read, another polls, a third ends it: there is no home to quarrel about. */
+static int make_pair(void *arg)
+{
+	pair(arg);
+	return 0;
+}
+
+static int end_both(void *arg)
+{
+	int *fd = arg;
+
+	until(fd[0], READS);
+	until(fd[0], QUEUES);
+	close_pair((int[]){ fd[1], fd[0] });
+	return 0;
+}
+
+Test(mem, several_runtimes_may_wait_for_one_socket, .timeout = 120)
+{
+	weft_rt *rt[2] = { net_rt_make(1, WEFT_PIN_OFF), net_rt_make(1, WEFT_PIN_OFF) };
+	struct call call[2];
+	weft_pid pids[2];
+	int fd[2], result;
+
+	(void)net_run(1, make_pair, fd);
+	for (int i = 0; i < 2; i++) {
+		call[i] = (struct call){
+			.fd = fd[0], .kind = i ? POLL_READ : READ, .deadline = NET_SOON };
+		cr_assert_eq(weft_rt_spawn(rt[i], do_call, &call[i], NULL, &pids[i]), 0);
+	}
+	(void)net_run(1, end_both, fd);
+	for (int i = 0; i < 2; i++) {
+		cr_assert_eq(weft_join(pids[i], &result, NET_SOON), 0);
+		/* Told by the peer's end, or by the close of its own that follows at once. */
+		cr_expect(result == -ECANCELED ||
+				result == (i ? (int)(WEFT_READABLE | WEFT_HANGUP) : 0),
+			"%d", result);
+		cr_assert_eq(weft_rt_destroy(rt[i], NET_SOON), 0);
+	}
+	check_no_sockets();
 }
 
 /* Threads that are no process: what they may do, they can do here as well. */
