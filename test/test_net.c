@@ -475,7 +475,7 @@ Test_networks(a_server_serves_until_it_is_cancelled, 2, serve_many)
 	static int serve_a_few(void *arg)
 {
 	enum { CAP = 2 };
-	struct host host = {.opts = {.connections_max = CAP, .backlog = 1}};
+	struct host host = {.opts = {.connections_max = CAP}};
 	weft_pid server = host_start(&host, arg);
 
 	ask_from_many(&host);
