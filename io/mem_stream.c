@@ -29,7 +29,7 @@ struct wf_mem_chunk {
 
 static bool is_small(const struct wf_mem_chunk *chunk)
 {
-	return chunk->size <= SMALL_BYTES;
+	return chunk->size == SMALL_BYTES;
 }
 
 static void chunks_free(struct wf_mem_chunk *chunk)
@@ -50,7 +50,8 @@ static struct wf_mem_chunk *chunks_make(const void *buffer, size_t size)
 
 	while (size > 0) {
 		uint32_t n = size < CHUNK_BYTES ? (uint32_t)size : CHUNK_BYTES;
-		uint32_t room = n > SMALL_BYTES ? n : SMALL_BYTES;
+		/* What is late shares a chunk with nothing else. */
+		uint32_t room = n < SMALL_BYTES && !wf_mem_is_late() ? SMALL_BYTES : n;
 		struct wf_mem_chunk *chunk =
 			wf_shared_alloc(_Alignof(struct wf_mem_chunk), sizeof(*chunk) + room);
 
