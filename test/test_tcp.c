@@ -68,8 +68,11 @@ static int write_once(void *arg)
 	}
 	cr_assert_eq(n, -EAGAIN);
 	cr_assert_gt(sum, 0);
-	/* What is still on its way to the other end makes room here when it gets there. */
-	while ((n = weft_write(fd[1], bytes, 1, weft_after(WEFT_MS(1)))) > 0)
+	/*
+	 * What is still on its way to the other end makes room here when it gets there. All of it
+	 * is taken each time: byte by byte it could go on for as long as the window grows.
+	 */
+	while ((n = weft_write(fd[1], bytes, sizeof(bytes), weft_after(WEFT_MS(1)))) > 0)
 		sum += n;
 	cr_assert_eq(n, -ETIME);
 	for (ssize_t got = 0; got < sum;) {
