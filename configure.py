@@ -51,6 +51,7 @@ EXAMPLES = [
 #   threads   it meets threads: run under ThreadSanitizer too; without it, nothing of ours in it
 #             runs on more than one
 #   tuning    it meets tuning options: run by check-tuning, at other values
+#   kernel    it waits for the kernel's descriptors: not run with the driver "mem"
 #   valgrind  it meets what is Valgrind's to find, and is quick enough: run by check-valgrind
 TESTS = {
     "kernel_epoll": "",
@@ -58,7 +59,7 @@ TESTS = {
     "kernel_socket": "",
     "kernel_thread": "",
     "stress_deque": "threads tuning",
-    "stress_fd": "threads tuning",
+    "stress_fd": "threads tuning kernel",
     "stress_idle": "threads tuning",
     "stress_injector": "threads tuning",
     "stress_mem": "threads tuning",
@@ -75,7 +76,7 @@ TESTS = {
     "test_epoll": "threads",
     "test_faults": "threads",
     "test_faults_io": "threads",
-    "test_fd": "threads tuning valgrind",
+    "test_fd": "threads tuning valgrind kernel",
     "test_fiber": "threads tuning valgrind",
     "test_fiber_memory": "threads",
     "test_guard": "threads",
@@ -87,8 +88,8 @@ TESTS = {
     "test_net": "threads",
     "test_process": "threads tuning valgrind",
     "test_rcu": "threads",
-    "test_runtime": "threads tuning valgrind",
-    "test_sched": "threads tuning",
+    "test_runtime": "threads tuning valgrind kernel",
+    "test_sched": "threads tuning kernel",
     "test_serve": "threads",
     "test_spinlock": "threads",
     "test_stack": "threads tuning",
