@@ -231,7 +231,7 @@ static ssize_t leave(
 		else if (!append_few(in, piece->buffer, (size_t)r))
 			r = -ENOBUFS;
 	}
-	piece->full = in->wants_space;
+	piece->full = r != -EPIPE && in->wants_space; /* of a stranger's it says nothing */
 	piece->generation = peer->generation;
 	wf_spinlock_unlock(&peer->lock);
 	return r;
@@ -246,6 +246,7 @@ static ssize_t leave_chunks(
 	if (piece->chunks)
 		r = leave(socket, peer, piece);
 	chunks_free(piece->chunks);
+	piece->chunks = NULL;
 	return r;
 }
 
