@@ -30,7 +30,11 @@
  * have not run, and of movable ones), JOINER (somebody waits in weft_join), MOVABLE, ANCHORED (a
  * movable process waits with its timer on the owner's wheel: wakes go through the owner's inbox),
  * PLACED (before its first run: belongs to worker `owner`), COMMITTING (a reservation that one
- * caller of commit is filling in).
+ * caller of commit is filling in), TASK (its body is a poll function, not a fiber), SCOPED (a child
+ * of a scope: `joiner` is that scope's), FAILED (it ended by weft_fail()).
+ *
+ * `shield` counts the nested shields that hold cancellation off; `priority` is the class it is
+ * queued in.
  *
  * The remote word (`remote`) of a sticky process, and of an anchored one, is written by those who
  * wake it from elsewhere, and tells where `inbox` is: core/README.md, "remote wake".
@@ -69,8 +73,15 @@ enum wf_phase {
 #define WF_WORD_ANCHORED  ((uint64_t)1 << 9)
 #define WF_WORD_PLACED    ((uint64_t)1 << 10)
 #define WF_WORD_COMMITTING ((uint64_t)1 << 11)
+#define WF_WORD_TASK      ((uint64_t)1 << 12)
+#define WF_WORD_SCOPED    ((uint64_t)1 << 13)
+#define WF_WORD_FAILED    ((uint64_t)1 << 14)
 #define WF_WORD_OWNER_SHIFT 16
 #define WF_WORD_OWNER     ((uint64_t)0x3f << WF_WORD_OWNER_SHIFT)
+#define WF_WORD_SHIELD_SHIFT 22
+#define WF_WORD_SHIELD    ((uint64_t)0xf << WF_WORD_SHIELD_SHIFT)
+#define WF_WORD_PRIORITY_SHIFT 26
+#define WF_WORD_PRIORITY  ((uint64_t)3 << WF_WORD_PRIORITY_SHIFT)
 #define WF_WORD_GENERATION_SHIFT 32
 
 /* The remote word. */

@@ -152,13 +152,15 @@ WF_INLINE void wf_count(wf_atomic_u64 *counter, uint64_t n)
 
 /* worker.c */
 void wf_worker_run(struct wf_worker *worker);
+
+/* run.c: step 2 of a turn; returns how many processes ran. */
+unsigned wf_worker_run_batch(struct wf_worker *worker);
 void wf_worker_switch(struct wf_worker *worker, struct wf_proc *proc, enum wf_switch why);
+
+/* queue.c */
 struct wf_proc *wf_worker_take_injected(struct wf_worker *worker);
 void wf_worker_push_ring(struct wf_worker *worker, struct wf_proc *proc);
 bool wf_worker_has_local_work(struct wf_worker *worker);
-
-/* Asks the drivers from the n-th on, whether or not it is their turn. */
-void wf_worker_poll_drivers(struct wf_worker *worker, unsigned first);
 
 /* Sends the token of a wake whose target's parked bit the caller has cleared. Any thread. */
 void wf_worker_wake(struct wf_worker *target, enum wf_token token);
@@ -168,6 +170,14 @@ void wf_rt_wake_for_work(struct weft_rt *rt);
 
 /* Wakes every parked worker (stop, end). Any thread. */
 void wf_rt_wake_all(struct weft_rt *rt);
+
+/* poll.c: asks the drivers from the n-th on, whether or not it is their turn. */
+void wf_worker_poll_drivers(struct wf_worker *worker, unsigned first);
+
+/* Those whose turn it is: within a batch; after one in which `ran` processes ran. */
+void wf_worker_poll_busy(struct wf_worker *worker);
+void wf_worker_poll_after_batch(struct wf_worker *worker, unsigned ran);
+void wf_worker_flush_drivers(struct wf_worker *worker);
 
 /* A driver has failed for good: one error, and the runtime stops. */
 void wf_worker_driver_failed(

@@ -1,0 +1,92 @@
+/*
+ * queue.h: what of a worker's queues is inline: which process is next.
+ *
+ * In order: what was picked already, the next slot (at most WF_RUN_NEXT_MAX times in a row), the
+ * injector when its interval is over, then the private list and the ring alternately. All of it is
+ * the owner's.
+ */
+#ifndef WF_CORE_QUEUE_H
+#define WF_CORE_QUEUE_H
+
+#include "core/runtime.h"
+
+/*
+ * With many processes nothing of them is in the first cache any more. `next` runs after the one
+ * about to run: its header was prefetched the last time, so its fiber's place is known, and the
+ * header after it.
+ */
+WF_INLINE void wf_queue_prefetch(struct wf_node *next)
+{
+	struct wf_proc *p;
+
+	if (!next)
+		return;
+	p = WF_CONTAINER_OF(next, struct wf_proc, run);
+	wf_fiber_prefetch(p->live.fiber);
+	if (next->next) {
+		WF_PREFETCH_WRITE(next->next);
+		WF_PREFETCH_WRITE(WF_CONTAINER_OF(next->next, struct wf_proc, run));
+	}
+}
+
+WF_INLINE struct wf_proc *wf_queue_list_pop(struct wf_worker *worker)
+{
+	struct wf_node *node = wf_fifo_pop(&worker->list);
+
+	if (!node)
+		return NULL;
+	wf_queue_prefetch(node->next);
+	return WF_CONTAINER_OF(node, struct wf_proc, run);
+}
+
+/* The next slot, if it has not been used too often in a row: then its process goes to the back. */
+WF_INLINE struct wf_proc *wf_queue_next_pop(struct wf_worker *worker)
+{
+	struct wf_proc *p = worker->run_next;
+
+	worker->run_next = NULL;
+	if (worker->run_next_uses < WF_RUN_NEXT_MAX) {
+		worker->run_next_uses++;
+		return p;
+	}
+	wf_fifo_push(&worker->list, &p->run);
+	return NULL;
+}
+
+WF_INLINE struct wf_proc *wf_queue_pick(struct wf_worker *worker)
+{
+	struct wf_proc *p = worker->picked;
+
+	if (p) {
+		worker->picked = NULL;
+		return p;
+	}
+	if (worker->run_next) {
+		p = wf_queue_next_pop(worker);
+		if (p)
+			return p;
+	}
+	worker->run_next_uses = 0;
+	if (WF_UNLIKELY(++worker->injector_picks >= WF_INJECTOR_INTERVAL)) {
+		worker->injector_picks = 0;
+		if (!wf_injector_is_empty_relaxed(&worker->rt->injector)) {
+			p = wf_worker_take_injected(worker);
+			if (p)
+				return p;
+		}
+	}
+	worker->list_turn = !worker->list_turn;
+	if (worker->list_turn) {
+		p = wf_queue_list_pop(worker);
+		return p ? p : wf_deque_pop(&worker->ring);
+	}
+	p = wf_deque_pop(&worker->ring);
+	return p ? p : wf_queue_list_pop(worker);
+}
+
+WF_INLINE bool wf_queue_has_yielded(const struct wf_worker *worker)
+{
+	return !wf_fifo_is_empty(&worker->yielded) || !wf_fifo_is_empty(&worker->yielded_movable);
+}
+
+#endif

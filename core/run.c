@@ -1,0 +1,405 @@
+/*
+ * run.c: step 2 of a turn: picks processes and runs them; and where each goes when it has switched
+ * back.
+ *
+ * Within a batch most switches lead from one fiber to the next without coming back to the loop: D1
+ * to D3 in core/README.md.
+ */
+#include <errno.h>
+
+#include "core/join.h"
+#include "core/queue.h"
+#include "core/wake.h"
+#include "sync/observe.h"
+#include "timer/clock.h"
+
+WF_INLINE void set_current(struct wf_worker *worker, struct wf_proc *p)
+{
+	WF_OBSERVE(runs, p);
+	worker->current = p;
+	worker->operations_left = WF_OPERATIONS_BUDGET;
+	worker->slice_start = 0;
+}
+
+/* What the first switch into a fiber brings along; lives on the worker's stack until it is read. */
+struct start {
+	weft_fn fn;
+	void *arg;
+};
+
+/* The process has ended: its result is published, or its slot given up if nobody may ask. */
+static void finish(struct wf_worker *worker, struct wf_proc *p, int result)
+{
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+	bool detached;
+
+	p->result = result;
+	do {
+		detached = word & WF_WORD_DETACHED;
+		/* J3: release, so that who sees DONE sees the result: with J5 in take_result(). */
+	} while (!wf_u64_cas(&p->word, &word,
+		detached ? wf_word_freed(word) : wf_word_with_phase(word, WF_DONE)));
+	/* Both: a reservation that somebody joined may have been committed detached. */
+	if (WF_UNLIKELY(word & WF_WORD_JOINER))
+		wf_join_tell(worker->rt, worker, p);
+	if (detached)
+		wf_table_retire(worker->rt, worker, p);
+	/* E1: release, with E2 in sum_completed(): whoever counts this end sees what it spawned. */
+	wf_u64_store_release(&worker->completed, wf_u64_load_relaxed(&worker->completed) + 1);
+}
+
+/* A stack for a process about to run for the first time. */
+static struct wf_stack *stack_for(struct wf_worker *worker, struct wf_proc *p)
+{
+	size_t bytes = worker->rt->stack_bytes;
+
+	if (WF_UNLIKELY(p->ext != NULL)) {
+		struct wf_stack *stack = p->ext->stack;
+
+		if (stack) {
+			p->ext->stack = NULL;
+			return stack;
+		}
+		if (p->ext->stack_bytes)
+			bytes = p->ext->stack_bytes;
+	}
+	return wf_stack_take(&worker->stacks, worker->rt->depot, bytes);
+}
+
+/* At most one line a second: when one is refused, thousands are. */
+static void log_refused_stack(struct wf_worker *worker)
+{
+	worker->stacks_refused++;
+	if (worker->stack_logged_at && worker->now - worker->stack_logged_at < WEFT_SEC(1))
+		return;
+	worker->stack_logged_at = worker->now;
+	wf_log(worker->rt, WEFT_LOG_ERROR,
+		"no memory for a fiber's stack: %llu processes so far ended with -ENOMEM before "
+		"their first run", (unsigned long long)worker->stacks_refused);
+}
+
+/* No stack was to be had: it ends without having run, with what its join reports. */
+WF_COLD static void end_without_stack(struct wf_worker *worker, struct wf_proc *p)
+{
+	log_refused_stack(worker);
+	worker->current = NULL; /* the destructor runs outside a process */
+	p->live.run = WF_NOTIFIED; /* a wake of it does nothing */
+	p->live.armed = false;
+	if (p->ext && p->ext->arg_dtor)
+		p->ext->arg_dtor(p->ext->arg);
+	finish(worker, p, -ENOMEM);
+}
+
+/* A movable process has switched away to wait: RUNNING → WAITING, or back to the ring. */
+static void settle_movable(struct wf_worker *worker, struct wf_proc *p)
+{
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+
+	do {
+		uint64_t waiting = wf_word_with_phase(word, WF_WAITING);
+
+		if (wf_word_phase(word) == WF_NOTIFIED && !WF_PLANTED(settle_forgets_notified)) {
+			wf_proc_disarm(worker, p);
+			while (!wf_u64_cas(&p->word, &word, wf_word_with_phase(word, WF_QUEUED)))
+				;
+			wf_worker_push_ring(worker, p);
+			return;
+		}
+		if (p->live.armed)
+			waiting |= WF_WORD_ANCHORED;
+		/*
+		 * W10: release, with W9 in wake.c: the saved context. From here on it may run
+		 * elsewhere.
+		 */
+		if (wf_u64_cas(&p->word, &word, waiting))
+			return;
+	} while (true);
+}
+
+/* Where a sticky process goes that waits or yields. The owner's plain fields, and lists. */
+WF_INLINE void settle_sticky(struct wf_worker *worker, struct wf_proc *p, enum wf_switch why)
+{
+	if (why == WF_SWITCH_YIELD) {
+		p->live.run = WF_QUEUED;
+		wf_fifo_push(&worker->yielded, &p->run);
+	} else if (WF_UNLIKELY(p->live.run == WF_NOTIFIED)) {
+		wf_proc_disarm(worker, p);
+		p->live.run = WF_QUEUED;
+		wf_fifo_push(&worker->list, &p->run);
+	} else {
+		p->live.run = WF_WAITING;
+	}
+}
+
+static void settle_yielded_movable(struct wf_worker *worker, struct wf_proc *p)
+{
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+
+	while (!wf_u64_cas(&p->word, &word, wf_word_with_phase(word, WF_QUEUED)))
+		;
+	wf_fifo_push(&worker->yielded_movable, &p->run);
+}
+
+/* A process has switched back: where it goes next. */
+static void settle(struct wf_worker *worker)
+{
+	struct wf_proc *p = worker->current;
+
+	if (worker->switched == WF_SWITCH_END) {
+		if (!WF_PLANTED(stack_kept))
+			wf_stack_give(&worker->stacks, worker->rt->depot,
+				wf_fiber_stack(p->live.fiber));
+		finish(worker, p, worker->result);
+	} else if (WF_LIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED)) {
+		settle_sticky(worker, p, worker->switched);
+	} else if (worker->switched == WF_SWITCH_PARK) {
+		if (!WF_PLANTED(settle_on_own_stack))
+			settle_movable(worker, p);
+	} else {
+		settle_yielded_movable(worker, p);
+	}
+}
+
+/* A process's first run: NEW → OWNED or RUNNING. Afterwards `fresh` is overwritten. */
+WF_INLINE void begin(struct wf_worker *worker, struct wf_proc *p, struct wf_fiber *fiber)
+{
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+	bool movable = word & WF_WORD_MOVABLE;
+	uint64_t running;
+
+	/*
+	 * W11: acquire, with W8 in wake.c; release: who sees OWNED and the owner may use `remote`.
+	 */
+	do
+		running = (uint64_t)worker->number << WF_WORD_OWNER_SHIFT
+			| (wf_word_with_phase(word, movable ? WF_RUNNING : WF_OWNED)
+				& ~WF_WORD_OWNER);
+	while (!wf_u64_cas(&p->word, &word, running));
+	p->live.fiber = fiber;
+	p->live.run = WF_RUNNING;
+	p->live.armed = false;
+	p->live.timed_out = false;
+	p->live.token = !movable && (word & WF_WORD_TOKEN);
+}
+
+/*
+ * D2, D3: what pick() would take, if that comes out of the ring, has never run and needs no other
+ * stack than the usual, and nothing else is due.
+ */
+static struct wf_proc *pick_fresh(struct wf_worker *worker)
+{
+	struct wf_proc *p;
+
+	if (worker->direct_left == 0 || worker->run_next
+		|| worker->injector_picks + 1 >= WF_INJECTOR_INTERVAL
+		|| (!worker->list_turn && !wf_fifo_is_empty(&worker->list)))
+		return NULL;
+	p = wf_deque_pop(&worker->ring);
+	if (!p)
+		return NULL;
+	worker->run_next_uses = 0;
+	worker->injector_picks++;
+	worker->list_turn = !worker->list_turn;
+	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_NEW && !p->ext)
+		return p;
+	worker->picked = p;
+	return NULL;
+}
+
+/*
+ * The process on this stack has ended. If the next one is new it may have the stack as it is:
+ * nothing is bound, switched or given back. Who joins the one that ended runs after that: it then
+ * finds two results at once, and sleeps half as often.
+ */
+static bool succeed(
+	struct wf_worker *worker, struct wf_proc *p, int result, struct start *start_out)
+{
+	struct wf_fiber *fiber = p->live.fiber;
+	struct wf_proc *next = p->ext ? NULL : pick_fresh(worker);
+
+	if (!next)
+		return false;
+	finish(worker, p, result);
+	worker->direct_left--;
+	set_current(worker, next);
+	*start_out = (struct start){ next->fresh.fn, next->fresh.arg };
+	begin(worker, next, fiber);
+	return true;
+}
+
+/* The bottom frame of every fiber. */
+static void fiber_main(void *value)
+{
+	struct start start = *(struct start *)value;
+	struct wf_worker *worker;
+	struct wf_proc *p;
+	int result;
+
+	do {
+		result = start.fn(start.arg);
+		worker = wf_worker_self();
+		p = worker->current;
+		if (WF_UNLIKELY(p->ext && p->ext->arg_dtor)) {
+			p->ext->arg_dtor(p->ext->arg);
+			worker = wf_worker_self();
+		}
+	} while (succeed(worker, p, result, &start));
+	worker->result = result;
+	worker->switched = WF_SWITCH_END;
+	wf_fiber_exit(p->live.fiber, &worker->sched);
+}
+
+static void run_fresh(struct wf_worker *worker, struct wf_proc *p)
+{
+	struct start start = { p->fresh.fn, p->fresh.arg };
+	struct wf_stack *stack = stack_for(worker, p);
+	struct wf_fiber *fiber = stack ? wf_fiber_bind(stack, fiber_main) : NULL;
+
+	begin(worker, p, fiber);
+	if (WF_UNLIKELY(!fiber)) {
+		end_without_stack(worker, p);
+		return;
+	}
+	wf_fiber_resume(&worker->sched, fiber, &start);
+	settle(worker);
+}
+
+static void run_owned(struct wf_worker *worker, struct wf_proc *p)
+{
+	wf_proc_serve_remote(p);
+	p->live.run = WF_RUNNING;
+	wf_fiber_resume(&worker->sched, p->live.fiber, NULL);
+	settle(worker);
+}
+
+static void run_movable(struct wf_worker *worker, struct wf_proc *p)
+{
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+	uint64_t running;
+
+	/* W12: acquire, with W9 and W10: the context, and what the waker wrote. */
+	do
+		running = (wf_word_with_phase(word, WF_RUNNING) & ~WF_WORD_OWNER)
+			| (uint64_t)worker->number << WF_WORD_OWNER_SHIFT;
+	while (!wf_u64_cas(&p->word, &word, running));
+	wf_fiber_resume(&worker->sched, p->live.fiber, NULL);
+	settle(worker);
+}
+
+static void run_one(struct wf_worker *worker, struct wf_proc *p)
+{
+	set_current(worker, p);
+	switch (wf_word_phase(wf_u64_load_relaxed(&p->word))) {
+	case WF_OWNED:
+		run_owned(worker, p);
+		break;
+	case WF_NEW:
+		run_fresh(worker, p);
+		break;
+	default:
+		run_movable(worker, p);
+		break;
+	}
+	worker->current = NULL;
+}
+
+/* --- from fiber to fiber --- */
+
+/*
+ * D1: what pick() would take, if that is a sticky process that has run before and nothing else is
+ * due: neither clock nor driver (direct_left), nor injector, nor the ring's turn.
+ */
+static struct wf_proc *pick_direct(struct wf_worker *worker)
+{
+	struct wf_node *node;
+	struct wf_proc *p;
+
+	if (worker->direct_left == 0)
+		return NULL;
+	if (worker->run_next) {
+		p = wf_queue_next_pop(worker);
+		if (p)
+			return p;
+	}
+	node = worker->list.first;
+	if (!node || worker->injector_picks + 1 >= WF_INJECTOR_INTERVAL)
+		return NULL;
+	p = WF_CONTAINER_OF(node, struct wf_proc, run);
+	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_OWNED)
+		return NULL;
+	if (worker->list_turn && !wf_deque_is_empty(&worker->ring))
+		return NULL;
+	worker->run_next_uses = 0;
+	worker->injector_picks++;
+	worker->list_turn = !worker->list_turn;
+	return wf_queue_list_pop(worker);
+}
+
+/*
+ * The running process waits or yields. Where the loop would come to another sticky fiber at once,
+ * this one does what the loop does in between, and switches to it: half the switches, and none of
+ * the returns that a processor cannot predict. Only sticky processes: a movable one may be resumed
+ * elsewhere as soon as it is settled, so that must come after it has left its stack (W10).
+ */
+void wf_worker_switch(struct wf_worker *worker, struct wf_proc *p, enum wf_switch why)
+{
+	struct wf_proc *next = NULL;
+
+	if (WF_LIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED))
+		next = pick_direct(worker);
+	if (!next) {
+		worker->switched = why;
+		if (WF_PLANTED(settle_on_own_stack) && why == WF_SWITCH_PARK)
+			settle_movable(worker, p);
+		(void)wf_fiber_suspend(p->live.fiber, &worker->sched);
+		return;
+	}
+	/* The frames of the switch may be what overflows p's stack: now, while p is current. */
+	wf_stack_probe();
+	settle_sticky(worker, p, why);
+	worker->direct_left--;
+	set_current(worker, next);
+	wf_proc_serve_remote(next);
+	next->live.run = WF_RUNNING;
+	(void)wf_fiber_switch(p->live.fiber, next->live.fiber, &worker->sched);
+}
+
+/* --- the batch --- */
+
+static unsigned least(unsigned a, unsigned b)
+{
+	return a < b ? a : b;
+}
+
+/* Step 2. Returns how many processes ran. */
+unsigned wf_worker_run_batch(struct wf_worker *worker)
+{
+	weft_time end = worker->now + WF_TURN_NS_MAX;
+	unsigned picks = 0, clock_due = WF_CLOCK_PICKS, io_due = WF_IO_INTERVAL;
+
+	while (picks < WF_BUDGET) {
+		unsigned last = least(least(clock_due, io_due), WF_BUDGET) - 1;
+		struct wf_proc *p = wf_queue_pick(worker);
+
+		if (!p)
+			break;
+		/* A search has found something: who relied on it is told before this one runs. */
+		if (WF_UNLIKELY(worker->searching) && !WF_PLANTED(search_ends_after_run))
+			wf_worker_search_end(worker);
+		worker->direct_left = last - picks;
+		run_one(worker, p);
+		picks = last - worker->direct_left + 1;
+		if (WF_UNLIKELY(picks == clock_due)) {
+			clock_due += WF_CLOCK_PICKS;
+			worker->now = wf_clock_now_ns();
+			if (worker->now >= end)
+				break;
+		}
+		if (WF_UNLIKELY(picks == io_due)) {
+			io_due += WF_IO_INTERVAL;
+			wf_worker_poll_busy(worker);
+		}
+	}
+	wf_count(&worker->counters.picks, picks);
+	return picks;
+}
