@@ -1,9 +1,12 @@
-"""The server that README.md shows builds from an installed library, and serves.
+"""What the READMEs show compiles against an installed library, and does what they say.
 
-Method: the C block under "Your first server" is compiled outside the tree through pkg-config,
-started on a port of the kernel's choice, spoken to, and ended as its users will end it.
+Method: outside the tree, through pkg-config. The server under "Your first server" is started on a
+port of the kernel's choice, spoken to, and ended as its users will end it. Every other C block is a
+program, or functions of one: it must compile without a warning; a program that has its output shown
+(a block marked "text" follows it) is run, and prints just that.
 """
 
+import glob
 import os
 import re
 import select
@@ -19,6 +22,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.environ.get("WEFT_BUILD_DIR", "build")
 HEADING = "## Your first server"
 SECONDS = 600  # for what hangs
+OUTPUTS_SHOWN_MIN = 0  # programs whose output the READMEs show
 
 
 def first_server():
@@ -39,24 +43,71 @@ def line_of(stream):
     return text.decode()
 
 
-class Readme(unittest.TestCase):
-    def test_the_first_server_echoes_and_ends_on_sigterm(self):
-        with tempfile.TemporaryDirectory() as place:
-            subprocess.run([sys.executable, "configure.py", "--build-dir=" + BUILD, "--install",
-                            "--prefix=" + place], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-            env = {**os.environ, "PKG_CONFIG_PATH": place + "/lib/pkgconfig",
-                   "LD_LIBRARY_PATH": place + "/lib"}
-            env.pop("DESTDIR", None)
-            with open(os.path.join(place, "server.c"), "w", encoding="utf-8") as file:
-                file.write(first_server())
-            flags = subprocess.run(["pkg-config", "--cflags", "--libs", "weft"], env=env,
-                                   check=True, stdout=subprocess.PIPE, text=True).stdout
-            subprocess.run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", "server.c",
-                            "-o", "server", *shlex.split(flags)], cwd=place, env=env, check=True)
-            self.serve([os.path.join(place, "server"), "tcp:127.0.0.1:0"], env)
+def readmes():
+    """Those of the library; test/ has its own ways to write a program."""
+    paths = glob.glob(os.path.join(ROOT, "*", "README.md"))
+    return [os.path.join(ROOT, "README.md"),
+            *sorted(path for path in paths if os.path.basename(os.path.dirname(path)) != "test")]
 
-    def serve(self, command, env):
-        with subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL,
+
+def blocks(path):
+    """(line, program, output or None) of each C block."""
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    pattern = r"^```c\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?"
+    for match in re.finditer(pattern, text, re.DOTALL | re.MULTILINE):
+        yield text.count("\n", 0, match.start()) + 2, match.group(1), match.group(2)
+
+
+class Readme(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.directory.cleanup)
+        cls.place = cls.directory.name
+        subprocess.run([sys.executable, "configure.py", "--build-dir=" + BUILD, "--install",
+                        "--prefix=" + cls.place], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        cls.env = {**os.environ, "PKG_CONFIG_PATH": cls.place + "/lib/pkgconfig",
+                   "LD_LIBRARY_PATH": cls.place + "/lib"}
+        cls.env.pop("DESTDIR", None)
+        cls.flags = shlex.split(subprocess.run(
+            ["pkg-config", "--cflags", "--libs", "weft"], env=cls.env, check=True,
+            stdout=subprocess.PIPE, text=True).stdout)
+
+    def compile(self, name, text, *options):
+        source = os.path.join(self.place, name + ".c")
+        with open(source, "w", encoding="utf-8") as file:
+            file.write(text)
+        done = subprocess.run(
+            ["gcc", "-std=c11", "-Wall", "-Wextra", "-Werror", *options, source, "-o",
+             os.path.join(self.place, name), *self.flags], env=self.env,
+            stderr=subprocess.PIPE, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return os.path.join(self.place, name)
+
+    def test_every_block_of_c_compiles_and_prints_what_is_shown(self):
+        shown = 0
+        for path in readmes():
+            for line, text, output in blocks(path):
+                with self.subTest("%s:%d" % (os.path.relpath(path, ROOT), line)):
+                    text = '#line %d "%s"\n' % (line, path) + text
+                    if not re.search(r"^int main\(", text, re.MULTILINE):
+                        self.compile("block", text, "-c", "-Wno-unused-function")
+                        continue
+                    program = self.compile("block", text)
+                    if output is None:
+                        continue
+                    done = subprocess.run([program], env=self.env, stdout=subprocess.PIPE,
+                                          text=True, timeout=SECONDS, check=False)
+                    self.assertEqual((done.returncode, done.stdout), (0, output))
+                    shown += 1
+        self.assertGreaterEqual(shown, OUTPUTS_SHOWN_MIN)
+
+    def test_the_first_server_echoes_and_ends_on_sigterm(self):
+        self.serve([self.compile("server", first_server()), "tcp:127.0.0.1:0"])
+
+    def serve(self, command):
+        with subprocess.Popen(command, env=self.env, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE) as server:
             try:
                 line = line_of(server.stdout)
