@@ -155,11 +155,8 @@ static void found(struct wf_worker *worker, struct wf_proc *p)
 	wf_worker_search_end(worker);
 }
 
-/*
- * One look everywhere this worker may take from; `scan`: at other rings too, which costs their
- * owners a cache line each. True: there is something to run.
- */
-static bool look_around(struct wf_worker *worker, bool scan)
+/* Looking at the rings of others costs their owners a cache line each. */
+bool wf_worker_look_around(struct wf_worker *worker, bool scan)
 {
 	struct weft_rt *rt = worker->rt;
 	struct wf_proc *p = NULL;
@@ -220,16 +217,12 @@ static void gap_learn(struct wf_worker *worker, int64_t gap_ns)
 	idle->gap_ns += (gap_ns - idle->gap_ns) / (1 << GAP_SHIFT);
 }
 
-static weft_time next_deadline(struct wf_worker *worker)
+weft_time wf_worker_next_due(struct wf_worker *worker)
 {
 	weft_time wheel = wf_wheel_next(&worker->wheel);
 	weft_time life = wf_life_deadline(worker->rt);
-	weft_time tend = wf_table_deadline(worker);
 	weft_time first = wheel < life ? wheel : life;
 
-	if (WF_PLANTED(park_until_tend) && tend != WEFT_FOREVER)
-		return tend;
-	first = first < tend ? first : tend;
 	for (unsigned i = 0; i < worker->driver_count; i++) {
 		const struct wf_open_driver *open = &worker->drivers[i];
 		weft_time driver = open->driver->next_deadline
@@ -241,6 +234,16 @@ static weft_time next_deadline(struct wf_worker *worker)
 		first = first < driver ? first : driver;
 	}
 	return first;
+}
+
+weft_time wf_worker_next_deadline(struct wf_worker *worker)
+{
+	weft_time due = wf_worker_next_due(worker);
+	weft_time tend = wf_table_deadline(worker);
+
+	if (WF_PLANTED(park_until_tend) && tend != WEFT_FOREVER)
+		return tend;
+	return due < tend ? due : tend;
 }
 
 /*
@@ -256,7 +259,7 @@ static bool spin(struct wf_worker *worker, weft_time start, int64_t limit_ns)
 	wf_count(&worker->counters.spins, 1);
 	for (;;) {
 		for (int i = 0; i < SPIN_CHECKS; i++) {
-			if (look_around(worker, i % SPIN_SCANS == 0))
+			if (wf_worker_look_around(worker, i % SPIN_SCANS == 0))
 				return true;
 			wf_pause();
 		}
@@ -319,12 +322,14 @@ static void token_consume(struct wf_worker *worker)
 		worker->searching = true;
 }
 
-static void sleep_in_driver(struct wf_worker *worker)
+void wf_worker_sleep(struct wf_worker *worker, weft_time deadline)
 {
 	struct wf_open_driver *main = wf_worker_main_driver(worker);
-	weft_time deadline = next_deadline(worker);
+	weft_time next = wf_worker_next_deadline(worker);
 	int r;
 
+	if (next < deadline)
+		deadline = next;
 	wf_count(&worker->counters.parks, 1);
 	worker->collecting = true;
 	r = main->driver->wait(main->state, deadline, worker->now);
@@ -363,30 +368,46 @@ static bool arm(struct wf_worker *worker)
 	return true;
 }
 
-/* P1 to P6. */
-static void park(struct wf_worker *worker)
+/* P5, and P6 but for the polls. */
+static void unpark(struct wf_worker *worker)
+{
+	if (!wf_idle_unpark_self(&worker->rt->idle, worker->number)
+		&& !WF_PLANTED(park_leaves_token))
+		token_consume(worker);
+	disarm(worker, worker->driver_count);
+}
+
+bool wf_worker_park_begin(struct wf_worker *worker)
 {
 	struct weft_rt *rt = worker->rt;
-	bool slept = false;
 
 	WF_ASSERT(rt->idle_mode != WEFT_IDLE_SPIN); /* a driver may have forbidden it */
 	if (!arm(worker)) {
 		wf_worker_poll_drivers(worker, 0);
-		return;
+		return false;
 	}
 	/* P2: one RMW sets our bit and gives a searcher's count back. */
 	(void)wf_idle_park(&rt->idle, worker->number, worker->searching);
 	worker->searching = false;
-	if (!recheck(worker) && !(wf_idle_all_parked(&rt->idle) && wf_life_try_end(rt))) { /* P3 */
-		sleep_in_driver(worker); /* P4 */
-		slept = true;
-	}
-	/* P5 */
-	if (!wf_idle_unpark_self(&rt->idle, worker->number) && !WF_PLANTED(park_leaves_token))
-		token_consume(worker);
-	disarm(worker, worker->driver_count);
-	if (slept)
+	if (!recheck(worker) && !(wf_idle_all_parked(&rt->idle) && wf_life_try_end(rt))) /* P3 */
+		return true;
+	unpark(worker);
+	return false;
+}
+
+void wf_worker_park_end(struct wf_worker *worker, bool waited)
+{
+	unpark(worker);
+	if (waited)
 		wf_worker_poll_drivers(worker, 1); /* P6: wait() has polled the main one */
+}
+
+static void park(struct wf_worker *worker)
+{
+	if (!wf_worker_park_begin(worker))
+		return;
+	wf_worker_sleep(worker, WEFT_FOREVER); /* P4 */
+	wf_worker_park_end(worker, true);
 }
 
 void wf_worker_idle(struct wf_worker *worker)
@@ -397,7 +418,7 @@ void wf_worker_idle(struct wf_worker *worker)
 	bool busy = false;
 
 	for (int round = 0; round < WF_STEAL_ROUNDS && !busy; round++)
-		busy = look_around(worker, true);
+		busy = wf_worker_look_around(worker, true);
 	if (!busy) {
 		limit_ns = spin_ns(worker);
 		if (limit_ns > 0) {
@@ -413,7 +434,8 @@ void wf_worker_idle(struct wf_worker *worker)
 		timer_next = due <= worker->now;
 	}
 	/* Woken as a searcher: look; with work of one's own the search is over. */
-	if (worker->searching && (wf_worker_has_local_work(worker) || look_around(worker, true)))
+	if (worker->searching
+		&& (wf_worker_has_local_work(worker) || wf_worker_look_around(worker, true)))
 		wf_worker_search_end(worker);
 	if (!timer_next)
 		gap_learn(worker, worker->now - start);

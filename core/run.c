@@ -371,14 +371,13 @@ static unsigned least(unsigned a, unsigned b)
 	return a < b ? a : b;
 }
 
-/* Step 2. Returns how many processes ran. */
-unsigned wf_worker_run_batch(struct wf_worker *worker)
+unsigned wf_worker_run_batch(struct wf_worker *worker, unsigned budget)
 {
 	weft_time end = worker->now + WF_TURN_NS_MAX;
 	unsigned picks = 0, clock_due = WF_CLOCK_PICKS, io_due = WF_IO_INTERVAL;
 
-	while (picks < WF_BUDGET) {
-		unsigned last = least(least(clock_due, io_due), WF_BUDGET) - 1;
+	while (picks < budget) {
+		unsigned last = least(least(clock_due, io_due), budget) - 1;
 		struct wf_proc *p = wf_queue_pick(worker);
 
 		if (!p)

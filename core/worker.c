@@ -1,7 +1,7 @@
 /*
  * worker.c: the scheduler loop.
  *
- * A turn, in order (wf_worker_run reads top to bottom):
+ * A turn, in order (wf_worker_turn and wf_worker_run read top to bottom):
  *	1 take the time;
  *	2 run up to WF_BUDGET processes, for at most 1 ms: the next slot, then the private list and
  *	  the ring alternately, the injector on its interval, drivers every WF_IO_INTERVAL picks;
@@ -81,28 +81,31 @@ static void wake_others(struct wf_worker *worker)
 	wf_rt_wake_for_work(rt);
 }
 
+bool wf_worker_turn(struct wf_worker *worker, unsigned budget)
+{
+	unsigned ran, messages, fired;
+
+	worker->now = wf_clock_now_ns(); /* 1 */
+	ran = wf_worker_run_batch(worker, budget); /* 2 */
+	wf_rcu_quiescent();              /* 3 */
+	wf_worker_poll_after_batch(worker, ran); /* 4 */
+	wf_worker_flush_drivers(worker);
+	release_yielded(worker);
+	messages = wf_worker_drain_inbox(worker); /* 5 */
+	fired = expire_timers(worker);  /* 6 */
+	wf_table_tend(worker);
+	wf_life_check(worker);
+	wf_count(&worker->counters.turns, 1);
+	wake_others(worker);             /* 7 */
+	return ran + messages + fired > 0 || wf_worker_has_local_work(worker);
+}
+
 void wf_worker_run(struct wf_worker *worker)
 {
-	struct weft_rt *rt = worker->rt;
-
-	while (wf_u32_load_relaxed(&rt->stop_phase) != WF_ENDED) {
-		unsigned ran, messages, fired;
-
-		worker->now = wf_clock_now_ns(); /* 1 */
-		ran = wf_worker_run_batch(worker); /* 2 */
-		wf_rcu_quiescent();              /* 3 */
-		wf_worker_poll_after_batch(worker, ran); /* 4 */
-		wf_worker_flush_drivers(worker);
-		release_yielded(worker);
-		messages = wf_worker_drain_inbox(worker); /* 5 */
-		fired = expire_timers(worker);  /* 6 */
-		wf_table_tend(worker);
-		wf_life_check(worker);
-		wf_count(&worker->counters.turns, 1);
-		wake_others(worker);             /* 7 */
-		if (ran + messages + fired == 0 && !wf_worker_has_local_work(worker))
-			wf_worker_idle(worker);  /* 8 */
-		else
+	while (wf_u32_load_relaxed(&worker->rt->stop_phase) != WF_ENDED) {
+		if (wf_worker_turn(worker, WF_BUDGET))
 			wf_worker_search_end(worker);
+		else
+			wf_worker_idle(worker);  /* 8 */
 	}
 }

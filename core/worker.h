@@ -150,11 +150,15 @@ WF_INLINE void wf_count(wf_atomic_u64 *counter, uint64_t n)
 	wf_u64_store_relaxed(counter, wf_u64_load_relaxed(counter) + n);
 }
 
-/* worker.c */
+/*
+ * worker.c: steps 1 to 7 of a turn, in which at most `budget` processes run. True: it found
+ * something to do, or has left something; false: step 8 is due.
+ */
+bool wf_worker_turn(struct wf_worker *worker, unsigned budget);
 void wf_worker_run(struct wf_worker *worker);
 
 /* run.c: step 2 of a turn; returns how many processes ran. */
-unsigned wf_worker_run_batch(struct wf_worker *worker);
+unsigned wf_worker_run_batch(struct wf_worker *worker, unsigned budget);
 void wf_worker_switch(struct wf_worker *worker, struct wf_proc *proc, enum wf_switch why);
 
 /* queue.c */
@@ -185,6 +189,22 @@ void wf_worker_driver_failed(
 
 /* idle.c: called with nothing to do; returns when there may be. */
 void wf_worker_idle(struct wf_worker *worker);
+
+/*
+ * idle.c: what wf_worker_idle() is made of. look_around: a look at everything this worker may take
+ * from; `scan`: other rings too. True: there is something to run. park_begin: P1 to P3; true: the
+ * worker is announced as parked and may sleep; false: there is something to do. sleep: P4, until
+ * `deadline` or what is due before. park_end: P5 and, if wait() was called, P6.
+ */
+bool wf_worker_look_around(struct wf_worker *worker, bool scan);
+bool wf_worker_park_begin(struct wf_worker *worker);
+void wf_worker_sleep(struct wf_worker *worker, weft_time deadline);
+void wf_worker_park_end(struct wf_worker *worker, bool waited);
+
+/* When something falls due: a timer, a driver's deadline, the end of a grace. */
+weft_time wf_worker_next_due(struct wf_worker *worker);
+/* The same, and when memory that was given up is to be sent on its way. */
+weft_time wf_worker_next_deadline(struct wf_worker *worker);
 
 /* Gives the searcher's count back, if this worker holds one: it has something to run. */
 void wf_worker_search_end(struct wf_worker *worker);
