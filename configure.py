@@ -23,9 +23,9 @@ SONAME = "libweft.so.0"
 
 # The library. Assembly for both machines is listed; each file is empty on the other one.
 LIBRARY = [
-    "core/boot.c", "core/cpu.c", "core/describe.c", "core/fiber.c", "core/guard.c", "core/idle.c",
-    "core/inbox.c", "core/info.c", "core/join.c", "core/life.c", "core/log.c", "core/main.c",
-    "core/map.c", "core/memory.c", "core/opts.c", "core/poll.c", "core/post.c", "core/proc.c",
+    "core/alarm.c", "core/boot.c", "core/cpu.c", "core/describe.c", "core/embed.c", "core/fiber.c",
+    "core/guard.c", "core/idle.c", "core/inbox.c", "core/info.c", "core/join.c", "core/life.c",
+    "core/log.c", "core/main.c", "core/map.c", "core/memory.c", "core/opts.c", "core/poll.c", "core/post.c", "core/proc.c",
     "core/queue.c", "core/registry.c", "core/run.c", "core/runtime.c", "core/spawn.c",
     "core/stack.c", "core/table.c", "core/thread.c", "core/wait.c", "core/wake.c", "core/worker.c",
     "core/switch_aarch64.S", "core/switch_x86_64.S", "io/addr.c", "io/buf.c", "io/drivers.c", "io/epoll.c", "io/fd.c",
@@ -73,6 +73,7 @@ TESTS = {
     "test_cpu": "threads tuning",
     "test_deque": "tuning",
     "test_driver": "threads",
+    "test_embed": "threads valgrind",
     "test_epoll": "threads",
     "test_faults": "threads",
     "test_faults_io": "threads",

@@ -8,12 +8,15 @@
  *	   otherwise the word is "run", and workers enter their loops.
  *
  * With adaptive idling worker 0 then measures, before its loop, what a park and a wake cost here.
+ *
+ * The worker of an embedded runtime has no thread of its own: core/embed.c opens and closes it.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "core/embed.h"
 #include "core/guard.h"
 #include "core/internal.h"
 #include "core/registry.h"
@@ -116,15 +119,11 @@ static int open_drivers(struct wf_worker *worker)
 	return r;
 }
 
-static int open_worker(struct wf_worker *worker)
+int wf_boot_open_worker(struct wf_worker *worker)
 {
-	int r = pin(worker);
-
-	if (r < 0)
-		return r;
-	(void)wf_clock_set_slack(1);
 	if (worker->rt->flags & WEFT_RT_GUARD_REPORT) {
-		r = wf_guard_thread_enter(&worker->guard);
+		int r = wf_guard_thread_enter(&worker->guard);
+
 		if (r < 0) {
 			wf_rt_error(worker->rt, (int)worker->number, "guard", r,
 				"no memory for a signal stack");
@@ -132,6 +131,16 @@ static int open_worker(struct wf_worker *worker)
 		}
 	}
 	return open_drivers(worker);
+}
+
+static int open_on_own_thread(struct wf_worker *worker)
+{
+	int r = pin(worker);
+
+	if (r < 0)
+		return r;
+	(void)wf_clock_set_slack(1);
+	return wf_boot_open_worker(worker);
 }
 
 static void report(struct weft_rt *rt, bool failed)
@@ -213,7 +222,7 @@ static void calibrate_waker(struct weft_rt *rt)
 
 /* --- the thread --- */
 
-static void close_worker(struct wf_worker *worker)
+void wf_boot_close_worker(struct wf_worker *worker)
 {
 	if (worker->rt->flags & WEFT_RT_GUARD_REPORT)
 		wf_guard_thread_leave(&worker->guard);
@@ -239,7 +248,7 @@ static void worker_main(void *arg)
 	wf_worker_set_self(worker);
 	name_thread(worker);
 	wf_rcu_register();
-	r = open_worker(worker);
+	r = open_on_own_thread(worker);
 	wf_rcu_offline();
 	report(rt, r < 0);
 	if (await_word(rt) == BOOT_RUN) {
@@ -251,7 +260,7 @@ static void worker_main(void *arg)
 		wf_scheduler_leave(&worker->sched);
 		wf_rcu_offline();
 	}
-	close_worker(worker);
+	wf_boot_close_worker(worker);
 	wf_rcu_online();
 	wf_rcu_unregister();
 	wf_worker_set_self(NULL);
@@ -319,7 +328,13 @@ void wf_boot_close_drivers(struct weft_rt *rt)
 int wf_boot_start(struct weft_rt *rt)
 {
 	unsigned started;
-	int r = start_threads(rt, &started);
+	int r;
+
+	if (rt->flags & WEFT_RT_EMBEDDED) {
+		wf_u32_store_relaxed(&rt->ready, BOOT_RUN);
+		return wf_embed_open(rt);
+	}
+	r = start_threads(rt, &started);
 
 	await_reports(rt, started);
 	if (r == 0 && !wf_u32_load_acquire(&rt->boot_failed)) {

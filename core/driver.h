@@ -114,6 +114,10 @@ struct wf_driver {
 	 * Poll-mode drivers: a descriptor that is readable while poll() would find something, or
 	 * when next_deadline() has become earlier; asked once, after open. NULL or a negative
 	 * result: there is none; such a driver ends the owner's sleep by wf_worker_kick().
+	 *
+	 * Main drivers, after arm(): a descriptor that is readable once wait() would return at
+	 * once; wait() with a deadline in the past makes it unreadable again. An embedded runtime's
+	 * host polls it (core/embed.c). NULL: the driver cannot be waited for from outside.
 	 */
 	int (*descriptor)(void *state);
 

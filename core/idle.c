@@ -21,7 +21,6 @@
 #include "core/internal.h"
 #include "core/runtime.h"
 #include "core/wake.h"
-#include "timer/clock.h"
 
 enum {
 	SPIN_CHECKS = 16,          /* looks at the queues between two polls of driver and clock */
@@ -263,7 +262,7 @@ static bool spin(struct wf_worker *worker, weft_time start, int64_t limit_ns)
 				return true;
 			wf_pause();
 		}
-		worker->now = wf_clock_now_ns();
+		worker->now = wf_rt_now(worker->rt);
 		wf_worker_poll_drivers(worker, 0);
 		wf_rcu_quiescent();
 		if (!rt->may_spin)
@@ -334,7 +333,7 @@ void wf_worker_sleep(struct wf_worker *worker, weft_time deadline)
 	worker->collecting = true;
 	r = main->driver->wait(main->state, deadline, worker->now);
 	worker->collecting = false;
-	worker->now = wf_clock_now_ns();
+	worker->now = wf_rt_now(worker->rt);
 	if (WF_UNLIKELY(r < 0))
 		wf_worker_driver_failed(worker, main->driver, r);
 }

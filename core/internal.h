@@ -30,12 +30,26 @@ void wf_thread_join(pthread_t thread);
 void wf_thread_name(const char *name); /* of the caller; at most 15 bytes */
 int wf_thread_pin(int cpu);            /* the caller; 0 or -errno */
 void wf_thread_yield(void);            /* whoever else is ready may have this CPU */
+uintptr_t wf_thread_id(void);          /* of the caller: no other living thread has it; not 0 */
 
 /*
  * Waits while *word == value, until the deadline (weft_time). Spurious returns happen. Any thread.
  */
 void wf_futex_wait(wf_atomic_u32 *word, uint32_t value, weft_time deadline);
 void wf_futex_wake_all(wf_atomic_u32 *word);
+
+/* alarm.c: a descriptor that is readable from a point in time on. 0, or a descriptor, or -errno. */
+int wf_alarm_open(void);
+void wf_alarm_set(int fd, weft_time at); /* WEFT_FOREVER: never; a past time: now */
+void wf_alarm_close(int fd);
+
+/* `delay_ns` after `now`; no later than WEFT_FOREVER, no earlier than now. */
+WF_INLINE weft_time wf_time_after(weft_time now, weft_time delay_ns)
+{
+	if (delay_ns <= 0)
+		return now;
+	return delay_ns > WEFT_FOREVER - now ? WEFT_FOREVER : now + delay_ns;
+}
 
 /* cpu.c */
 

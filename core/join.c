@@ -8,6 +8,7 @@
 
 #include <errno.h>
 
+#include "core/embed.h"
 #include "core/internal.h"
 #include "core/registry.h"
 #include "core/wake.h"
@@ -247,6 +248,8 @@ int weft_join(weft_pid pid, int *result_out, weft_time deadline)
 		r = take_result(&visit, p, pid, false, result_out);
 	if (r == -EAGAIN && visit.worker && !in_process)
 		r = -EPERM; /* a post: its worker must not block */
+	if (r == -EAGAIN && !visit.worker && deadline != WEFT_POLL && wf_embed_is_owner(visit.rt))
+		r = -EDEADLK; /* who would poll? */
 	if (r != -EAGAIN || deadline == WEFT_POLL) {
 		wf_visit_end(&visit);
 		return r;

@@ -77,6 +77,13 @@ static bool nothing_alive(const struct weft_rt *rt)
 	return sum_completed(rt) == completed && sum_created(rt) == completed;
 }
 
+uint64_t wf_life_alive(const struct weft_rt *rt)
+{
+	uint64_t completed = sum_completed(rt);
+
+	return sum_created(rt) - completed;
+}
+
 /* --- ending --- */
 
 /* S4: queues closed, everybody woken; workers leave their loops. */
@@ -131,7 +138,7 @@ void wf_life_begin_stop(struct weft_rt *rt, weft_time grace_ns)
 {
 	uint32_t live = WF_LIVE;
 
-	grace_shorten(rt, grace_ns > 0 ? weft_after(grace_ns) : 0);
+	grace_shorten(rt, grace_ns > 0 ? wf_time_after(wf_rt_now(rt), grace_ns) : 0);
 	for (;;) {
 		if (wf_u32_cas(&rt->stop_phase, &live, WF_DRAINING)) { /* S0 */
 			wf_io_hooks.drain(rt->io);

@@ -250,6 +250,9 @@ int weft_main(const struct weft_rt_opts *opts, weft_fn fn, void *arg)
 		return wf_complain(&own, "options", r, WF_OPTS_SIZE_TEXT);
 	if (wf_worker_self())
 		return wf_complain(&own, "options", -EDEADLK, "weft_main() inside a runtime");
+	if (own.flags & WEFT_RT_EMBEDDED)
+		return wf_complain(&own, "options", -EINVAL,
+			"weft_main() has threads of its own: use weft_rt_create()");
 	own.size = sizeof own;
 	if (own.pin == WEFT_PIN_DEFAULT)
 		own.pin = WEFT_PIN_ON;

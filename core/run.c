@@ -11,7 +11,6 @@
 #include "core/queue.h"
 #include "core/wake.h"
 #include "sync/observe.h"
-#include "timer/clock.h"
 
 WF_INLINE void set_current(struct wf_worker *worker, struct wf_proc *p)
 {
@@ -390,7 +389,7 @@ unsigned wf_worker_run_batch(struct wf_worker *worker, unsigned budget)
 		picks = last - worker->direct_left + 1;
 		if (WF_UNLIKELY(picks == clock_due)) {
 			clock_due += WF_CLOCK_PICKS;
-			worker->now = wf_clock_now_ns();
+			worker->now = wf_rt_now(worker->rt);
 			if (worker->now >= end)
 				break;
 		}

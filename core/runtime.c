@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/describe.h"
+#include "core/embed.h"
 #include "core/guard.h"
 #include "core/internal.h"
 #include "core/log.h"
@@ -16,7 +17,9 @@
 #include "sync/fault.h"
 #include "timer/clock.h"
 
-#define RT_FLAGS        (WEFT_RT_GUARD_REPORT | WEFT_RT_RAISE_FD_LIMIT | WEFT_RT_GUARD_MPROTECT)
+#define RT_FLAGS                                                                   \
+	(WEFT_RT_GUARD_REPORT | WEFT_RT_RAISE_FD_LIMIT | WEFT_RT_GUARD_MPROTECT \
+		| WEFT_RT_EMBEDDED)
 #define STACK_BYTES_MIN ((size_t)16384)
 #define STACK_BYTES_MAX ((size_t)1 << 30)
 
@@ -92,6 +95,10 @@ static int choose_workers(
 	int quota = wf_cpus_quota();
 	unsigned count = opts->workers;
 
+	if (rt->flags & WEFT_RT_EMBEDDED) {
+		rt->worker_count = 1;
+		return 0;
+	}
 	if (count > WF_WORKERS_MAX)
 		return refuse(rt, "workers", -EINVAL,
 			"%u workers are more than the %d this build allows", count, WF_WORKERS_MAX);
@@ -155,6 +162,8 @@ static void choose_idle(struct weft_rt *rt, enum weft_idle asked)
 	const struct wf_driver *driver = find_spin_only(&rt->drivers);
 
 	rt->idle_mode = asked == WEFT_IDLE_DEFAULT ? WEFT_IDLE_ADAPTIVE : asked;
+	if ((rt->flags & WEFT_RT_EMBEDDED) && rt->idle_mode == WEFT_IDLE_ADAPTIVE)
+		rt->idle_mode = WEFT_IDLE_PARK; /* how long to spin is for who polls to say */
 	if (!driver || asked == WEFT_IDLE_SPIN)
 		return;
 	rt->idle_mode = WEFT_IDLE_SPIN;
@@ -170,6 +179,10 @@ static int read_opts(struct weft_rt *rt, const struct weft_rt_opts *opts)
 			rt, "options", -EINVAL, "unknown flags 0x%x", opts->flags & ~RT_FLAGS);
 	if ((unsigned)opts->idle > WEFT_IDLE_SPIN || (unsigned)opts->pin > WEFT_PIN_OFF)
 		return refuse(rt, "options", -EINVAL, "unknown value of idle or pin");
+	if ((opts->flags & WEFT_RT_EMBEDDED)
+		&& (opts->workers > 1 || opts->cpus || opts->pin == WEFT_PIN_ON))
+		return refuse(rt, "options", -EINVAL,
+			"an embedded runtime has one worker, on a thread that is not pinned");
 	if (opts->stack_size
 		&& (opts->stack_size < STACK_BYTES_MIN || opts->stack_size > STACK_BYTES_MAX))
 		return refuse(rt, "options", -EINVAL, "a stack of %zu bytes is outside %zu to %zu",
@@ -301,6 +314,7 @@ static void unmake_parts(struct weft_rt *rt)
 	if (rt->flags & WEFT_RT_GUARD_REPORT)
 		wf_guard_uninstall();
 	wf_rcu_domain_destroy(rt->rcu); /* runs what waits for a grace period */
+	wf_embed_close(rt);
 	wf_boot_close_drivers(rt);
 	wf_io_hooks.rt_close(rt->io);
 	unmake_workers(rt);
@@ -422,10 +436,12 @@ static bool has_ended(struct weft_rt *rt)
 /* -> true: ended; false: the deadline passed. */
 static bool await_end(struct weft_rt *rt, weft_time deadline)
 {
+	if (wf_embed_is_owner(rt))
+		return wf_embed_drive(rt, deadline);
 	while (!has_ended(rt)) {
 		uint32_t seen = wf_u32_load_acquire(&rt->workers_ended);
 
-		if (deadline != WEFT_FOREVER && weft_now() >= deadline)
+		if (deadline != WEFT_FOREVER && wf_clock_now_ns() >= deadline)
 			return false;
 		if (seen < rt->worker_count)
 			wf_futex_wait(&rt->workers_ended, seen, deadline);
@@ -446,8 +462,11 @@ int weft_rt_run(weft_rt *rt)
 
 	if (wf_worker_self())
 		return -EDEADLK;
+	if ((rt->flags & WEFT_RT_EMBEDDED) && !wf_embed_is_owner(rt))
+		return -EPERM;
 	(void)weft_rt_start(rt);
-	(void)await_end(rt, WEFT_FOREVER);
+	if (!await_end(rt, WEFT_FOREVER))
+		return -EDEADLK; /* virtual clock: whoever is alive waits for ever */
 	return weft_rt_error(rt, 0, &error) == 0 ? error.error : 0;
 }
 
@@ -457,7 +476,8 @@ int weft_rt_stop(weft_rt *rt, weft_time grace_ns, weft_time deadline)
 	bool ended;
 
 	wf_life_begin_stop(rt, grace_ns);
-	if (self && self->rt == rt)
+	/* From inside; or the thread would wait for itself. */
+	if (self && (self->rt == rt || wf_embed_is_owner(rt)))
 		return 0;
 	/* A worker of another runtime must not hold up grace periods meanwhile. */
 	if (self)

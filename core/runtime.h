@@ -28,6 +28,7 @@
 #include "core/worker.h"
 #include "sync/idle.h"
 #include "sync/spinlock.h"
+#include "timer/clock.h"
 
 enum wf_stop_phase {
 	WF_LIVE,
@@ -59,6 +60,19 @@ struct wf_driver_set {
 	const struct wf_driver *const *polls;
 };
 
+/*
+ * An embedded runtime's worker, between two polls (core/embed.c). The owner's, but for `owner`,
+ * which is constant.
+ */
+struct wf_embed {
+	uintptr_t owner;    /* wf_thread_id() */
+	bool parked;        /* the worker is announced as parked */
+	bool over;          /* it has left: the last poll has said so */
+	weft_time wake_at;  /* when the next poll is due */
+	int alarm_fd;       /* -1: nobody has asked for a descriptor */
+	weft_time alarm_at; /* what it is set to; WEFT_FOREVER: off */
+};
+
 struct weft_rt {
 	/* Constant after create. */
 	struct wf_worker *workers;
@@ -70,6 +84,7 @@ struct weft_rt {
 	bool calibrate;              /* break_even_ns is to be measured */
 	bool cpus_explicit;
 	wf_atomic_u64 break_even_ns; /* a park and a wake, measured at start; relaxed */
+	bool clock_virtual;          /* `clock` is its time */
 	size_t stack_bytes;
 	uint32_t processes_max;
 	unsigned flags;
@@ -83,7 +98,10 @@ struct weft_rt {
 	struct wf_rcu_domain *rcu;
 	struct wf_stack_depot *depot;
 
+	struct wf_embed embed;
+
 	/* Read by all, written rarely. */
+	wf_atomic_u64 clock;         /* of a virtual clock: the time; relaxed */
 	struct wf_table table;
 	wf_atomic_u32 stop_phase WF_ALIGNED(WF_FALSE_SHARING); /* enum wf_stop_phase; futex */
 	wf_atomic_u32 started;
@@ -114,6 +132,15 @@ struct weft_rt {
 	struct wf_injector injector WF_ALIGNED(WF_FALSE_SHARING);
 };
 
+/*
+ * The time by which its processes live: the kernel's, or its own virtual one. Any thread.
+ */
+WF_INLINE weft_time wf_rt_now(const struct weft_rt *rt)
+{
+	return WF_LIKELY(!rt->clock_virtual) ? wf_clock_now_ns()
+					     : (weft_time)wf_u64_load_relaxed(&rt->clock);
+}
+
 /* The runtime part of a joiner word that names a foreign thread: no runtime has this slot. */
 #define WF_FOREIGN (WF_RUNTIMES_MAX - 1)
 
@@ -132,12 +159,16 @@ int wf_rt_create_with(
 
 /* boot.c */
 int wf_boot_start(struct weft_rt *rt);
+/* On the worker's thread: what it needs but its own thread; 0, or -errno and the error recorded. */
+int wf_boot_open_worker(struct wf_worker *worker);
+void wf_boot_close_worker(struct wf_worker *worker);
 void wf_boot_join(struct weft_rt *rt);
 void wf_boot_close_drivers(struct weft_rt *rt);
 
 /* life.c: what is alive, and the steps of a stop. */
 void wf_life_begin_stop(struct weft_rt *rt, weft_time grace_ns);
 void wf_life_check(struct wf_worker *worker);
+uint64_t wf_life_alive(const struct weft_rt *rt); /* processes and posts; a guess while it runs */
 bool wf_life_try_end(struct weft_rt *rt);
 weft_time wf_life_deadline(const struct weft_rt *rt);
 void wf_life_log_survivors(struct weft_rt *rt);

@@ -42,6 +42,11 @@ WF_NOINLINE void wf_worker_set_self(struct wf_worker *worker)
 	self_worker = worker;
 }
 
+WF_NOINLINE uintptr_t wf_thread_id(void)
+{
+	return (uintptr_t)&self_worker;
+}
+
 /* --- what a foreign thread keeps --- */
 
 static void foreign_ends(void *cache)

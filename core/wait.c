@@ -4,10 +4,10 @@
  */
 #include <errno.h>
 
+#include "core/internal.h"
 #include "core/registry.h"
 #include "core/wake.h"
 #include "sync/observe.h"
-#include "timer/clock.h"
 
 static bool is_cancelled(const struct wf_proc *p)
 {
@@ -268,7 +268,7 @@ bool weft_should_yield(void)
 
 	if (!worker || !worker->current)
 		return false;
-	now = wf_clock_now_ns();
+	now = wf_rt_now(worker->rt);
 	if (worker->slice_start == 0)
 		worker->slice_start = now;
 	return now - worker->slice_start > WF_TURN_NS_MAX;
@@ -345,14 +345,12 @@ weft_time weft_now_coarse(void)
 
 weft_time weft_now(void)
 {
-	return wf_clock_now_ns();
+	struct wf_worker *worker = wf_worker_self();
+
+	return worker ? wf_rt_now(worker->rt) : wf_clock_now_ns();
 }
 
 weft_time weft_after(weft_time delay_ns)
 {
-	weft_time now = wf_clock_now_ns();
-
-	if (delay_ns <= 0)
-		return now;
-	return delay_ns > WEFT_FOREVER - now ? WEFT_FOREVER : now + delay_ns;
+	return wf_time_after(weft_now(), delay_ns);
 }

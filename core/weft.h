@@ -11,6 +11,9 @@
  *	weft_rt_stop    drain, cancel, end
  *	weft_rt_destroy free; stops first if need be
  *
+ * An embedded runtime has no worker thread: the thread that has made it steps it, from a loop of
+ * its own, with weft_rt_poll(). <weft/test.h> has one with a virtual clock, for tests.
+ *
  * Errors are negative errno values; `errno` is never set. Nothing of the host's is changed: no
  * signal handlers, no affinity of its threads, no limits (weft_main() does what its comment says).
  * A child after fork() may only exec or _exit.
@@ -107,6 +110,7 @@ struct weft_rt_opts {
 #define WEFT_RT_GUARD_REPORT   (1u << 0) /* a stack overflow names the fiber (SIGSEGV handler) */
 #define WEFT_RT_RAISE_FD_LIMIT (1u << 1) /* raise RLIMIT_NOFILE's soft limit to the hard one */
 #define WEFT_RT_GUARD_MPROTECT (1u << 2) /* guards by mprotect also where the kernel has better */
+#define WEFT_RT_EMBEDDED       (1u << 3) /* no worker thread: weft_rt_poll(), below */
 
 /*
  * The whole life of a server: makes a runtime, runs fn(arg) as its first process, and returns when
@@ -144,7 +148,8 @@ WEFT_API int weft_rt_start(weft_rt *rt);
  * weft_rt_start(), then waits until the runtime has ended: nothing is alive, it was stopped, or it
  * failed.
  * Threads: one thread, outside every worker. Blocks: the thread.
- * Returns: 0, or the first error; weft_rt_error() tells all. -EDEADLK from a worker.
+ * Returns: 0, or the first error; weft_rt_error() tells all. -EDEADLK from a worker; -EPERM: of an
+ * embedded runtime, on another thread than its own.
  */
 WEFT_API int weft_rt_run(weft_rt *rt);
 
@@ -175,6 +180,42 @@ WEFT_API int weft_rt_stop(weft_rt *rt, weft_time grace_ns, weft_time deadline);
  * from one of its workers.
  */
 WEFT_API int weft_rt_destroy(weft_rt *rt, weft_time deadline);
+
+/*
+ * Embedded runtimes (flag WEFT_RT_EMBEDDED): one worker, on the thread that calls weft_rt_create(),
+ * while that is inside weft_rt_poll(). Nothing of the thread's is changed: neither name, affinity,
+ * signal mask nor timer slack (its sleeps may be 50 us late). The options `workers` (0 or 1), `pin`
+ * and `cpus` (unset) leave no choice; `idle` adaptive is the same as park; with spin, chosen or
+ * forced by a driver, a poll does not sleep. Processes run during polls only, so one that holds its
+ * worker holds the host's loop. The thread must not end before the runtime has.
+ *
+ * weft_rt_run() polls until the end. weft_rt_stop() and weft_rt_destroy() poll while they wait, if
+ * that thread calls them; on any other they wait for its polls. weft_rt_stop() in a process of
+ * another runtime on that thread only begins the stop. weft_join() on that thread, outside a
+ * process, gives -EDEADLK where it would have to wait.
+ */
+
+/*
+ * Runs what is ready, for about 1 ms at most. If there was nothing, waits until there is, runs it,
+ * and returns; or returns at the deadline. With WEFT_POLL or a past deadline it does not wait.
+ * Threads: the one that made the runtime, outside every runtime. Blocks: the thread, until the
+ * deadline.
+ * Returns: 1 more is ready now; 0 nothing is; -ESHUTDOWN the runtime has ended (nothing is alive
+ * after weft_rt_start(), or it was stopped): only weft_rt_error() and weft_rt_destroy() are left;
+ * -EDEADLK inside a runtime; -EPERM on another thread; -EINVAL not an embedded runtime.
+ */
+WEFT_API int weft_rt_poll(weft_rt *rt, weft_time deadline);
+
+/*
+ * A descriptor that is readable while a poll has something to do: I/O, a wake, post or spawn from
+ * elsewhere, a timer, work left over. For the host's own poll(), epoll or the like; nothing else
+ * may be done with it. Now and then it is readable for nothing: a poll settles that. It is the
+ * runtime's, always the same, and valid until weft_rt_destroy().
+ * Threads: as weft_rt_poll(). Blocks: never.
+ * Returns: the descriptor; -EMFILE, -ENFILE, -ENODEV, -ENOMEM, -ENOSPC; -ENOTSUP: the driver has
+ * none ("mem"), or never sleeps; -EDEADLK, -EPERM, -EINVAL as weft_rt_poll().
+ */
+WEFT_API int weft_rt_fd(weft_rt *rt);
 
 /*
  * The runtime the caller runs in; NULL outside a worker. Threads: any thread. Blocks: never.

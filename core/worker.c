@@ -16,7 +16,6 @@
  */
 #include "core/queue.h"
 #include "core/wake.h"
-#include "timer/clock.h"
 
 /* --- what is ready again --- */
 
@@ -85,7 +84,7 @@ bool wf_worker_turn(struct wf_worker *worker, unsigned budget)
 {
 	unsigned ran, messages, fired;
 
-	worker->now = wf_clock_now_ns(); /* 1 */
+	worker->now = wf_rt_now(worker->rt); /* 1 */
 	ran = wf_worker_run_batch(worker, budget); /* 2 */
 	wf_rcu_quiescent();              /* 3 */
 	wf_worker_poll_after_batch(worker, ran); /* 4 */

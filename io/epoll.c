@@ -290,6 +290,14 @@ static int epoll_watch(void *state, int fd)
 	return control(epoll->fd, EPOLL_CTL_ADD, fd, EPOLLIN, TOKEN_WATCH);
 }
 
+/* Readable while there are events: an epoll descriptor can be polled itself. */
+static int epoll_descriptor(void *state)
+{
+	struct epoll *epoll = state;
+
+	return epoll->fd;
+}
+
 static void epoll_stats(const void *state, struct wf_driver_stats *stats_out)
 {
 	const struct epoll *epoll = state;
@@ -315,6 +323,7 @@ const struct wf_driver wf_driver_epoll = {
 	.disarm = epoll_disarm,
 	.wake = epoll_wake,
 	.watch = epoll_watch,
+	.descriptor = epoll_descriptor,
 	.stats = epoll_stats,
 	.close = epoll_close,
 };

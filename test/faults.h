@@ -91,6 +91,7 @@ static const struct faults_kind faults_kinds[] = {
 	{SYS_epoll_create1, "epoll_create1", {EMFILE, ENFILE, ENOMEM}, EMFILE, 0},
 	{SYS_eventfd2, "eventfd", {EMFILE, ENFILE, ENODEV, ENOMEM}, EMFILE, 0},
 	{SYS_signalfd4, "signalfd", {EMFILE, ENFILE, ENODEV, ENOMEM}, EMFILE, 0},
+	{SYS_timerfd_create, "timerfd_create", {EMFILE, ENFILE, ENODEV, ENOMEM}, EMFILE, 0},
 	{SYS_epoll_ctl, "epoll_ctl", {ENOMEM, ENOSPC}, ENOSPC, 0},
 	{SYS_epoll_pwait, "epoll_wait", {EINTR}, 0, 6},
 	/* As on an old kernel, or behind a filter that does not know the call. */

@@ -141,7 +141,8 @@ Test(runtime, bad_options_are_refused_by_name, .timeout = 120)
 	is_refused(&(struct refusal){
 		{.flags = 1u << 31}, -EINVAL, "options", "unknown flags 0x80000000"});
 	is_refused(&(struct refusal){
-		{.flags = WEFT_RT_GUARD_REPORT | 8}, -EINVAL, "options", "unknown flags 0x8"});
+		{.flags = WEFT_RT_GUARD_REPORT | 1u << 30}, -EINVAL, "options",
+		"unknown flags 0x40000000"});
 	is_refused(&(struct refusal){
 		{.idle = (enum weft_idle)4}, -EINVAL, "options", "unknown value of idle or pin"});
 	is_refused(&(struct refusal){

@@ -117,6 +117,11 @@ int wf_thread_pin(int cpu)
 	return 0;
 }
 
+uintptr_t wf_thread_id(void)
+{
+	return (uintptr_t)sim_thread_self() + 1;
+}
+
 void wf_thread_yield(void)
 {
 	sim_point("yield");
