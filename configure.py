@@ -88,6 +88,7 @@ TESTS = {
     "test_mem": "threads",
     "test_net": "threads",
     "test_process": "threads tuning valgrind",
+    "test_queue": "threads tuning",
     "test_rcu": "threads",
     "test_runtime": "threads tuning valgrind kernel",
     "test_sched": "threads tuning kernel",

@@ -2,7 +2,7 @@
 #include "core/inbox.h"
 
 #include "core/post.h"
-#include "core/runtime.h"
+#include "core/queue.h"
 #include "core/wake.h"
 
 bool wf_inbox_send_quietly(struct wf_worker *target, struct wf_node *node, enum wf_message kind)
@@ -32,7 +32,7 @@ static void handle(struct wf_worker *worker, struct wf_node *node)
 		wf_proc_drained(worker, WF_CONTAINER_OF(node, struct wf_proc, inbox));
 		break;
 	case WF_MESSAGE_START:
-		wf_fifo_push(&worker->list, node);
+		wf_queue_push(worker, WF_CONTAINER_OF(node, struct wf_proc, run));
 		break;
 	case WF_MESSAGE_RETIRE:
 		wf_table_retire(worker->rt, worker, WF_CONTAINER_OF(node, struct wf_proc, run));

@@ -143,6 +143,8 @@ struct wf_proc {
 	struct wf_ext *ext;
 } WF_ALIGNED(WF_FALSE_SHARING);
 
+static_assert((WF_WORD_PRIORITY >> WF_WORD_PRIORITY_SHIFT) >= WEFT_PRIORITY_LOW,
+	"two bits hold a priority");
 static_assert(sizeof(struct wf_proc) == 128, "a process header is two lines");
 static_assert(offsetof(struct wf_proc, run) == 64, "the runner's line starts at 64");
 
@@ -154,6 +156,11 @@ WF_INLINE enum wf_phase wf_word_phase(uint64_t word)
 WF_INLINE unsigned wf_word_owner(uint64_t word)
 {
 	return (unsigned)((word & WF_WORD_OWNER) >> WF_WORD_OWNER_SHIFT);
+}
+
+WF_INLINE enum weft_priority wf_word_priority(uint64_t word)
+{
+	return (enum weft_priority)((word & WF_WORD_PRIORITY) >> WF_WORD_PRIORITY_SHIFT);
 }
 
 WF_INLINE uint32_t wf_word_generation(uint64_t word)

@@ -65,6 +65,19 @@ static inline bool weft_pid_is_none(weft_pid pid)
 /* struct weft_spawn_opts.worker: start on worker n (from 0) and nowhere else; 0 means any. */
 #define WEFT_WORKER(n) ((unsigned)(n) + 1u)
 
+/*
+ * Who goes first among the processes of a worker that are ready: high, then normal, then low; but
+ * of 8 runs while they wait normal ones have one at least, and low ones one. A process comes into
+ * its class with its first run, or at once if it was spawned for a worker: until then any worker
+ * may take it, as a normal one. A process with a class that is WEFT_MOVABLE waits on the worker
+ * that made it ready, and does not move from there, unless some worker has nothing to run.
+ */
+enum weft_priority {
+	WEFT_PRIORITY_NORMAL = 0,
+	WEFT_PRIORITY_HIGH,
+	WEFT_PRIORITY_LOW,
+};
+
 /* How to spawn. Zero everywhere (but `size`) is what weft_spawn() does. */
 struct weft_spawn_opts {
 	size_t size;               /* sizeof(struct weft_spawn_opts) */
@@ -77,6 +90,7 @@ struct weft_spawn_opts {
 	 * of the process returns. Must not wait.
 	 */
 	void (*arg_dtor)(void *arg);
+	enum weft_priority priority;
 };
 
 /*
@@ -93,8 +107,9 @@ WEFT_API int weft_spawn(weft_fn fn, void *arg, weft_pid *pid_out);
 
 /*
  * Like weft_spawn(), with options.
- * Returns also: -EINVAL for unknown flags, a stack size under 16384 or over 1 GiB, a worker that
- * does not exist, or a `size` that is 0 or of a newer release with fields set that this one lacks.
+ * Returns also: -EINVAL for unknown flags, an unknown priority, a stack size under 16384 or over
+ * 1 GiB, a worker that does not exist, or a `size` that is 0 or of a newer release with fields set
+ * that this one lacks.
  */
 WEFT_API int weft_spawn_with(
 	weft_fn fn, void *arg, const struct weft_spawn_opts *opts, weft_pid *pid_out);

@@ -1,4 +1,4 @@
-/* queue.c: a worker's queues: the ring and its overflow, and what comes out of the injector. */
+/* queue.c: a worker's queues: the ring and its overflow, the injector, the classes. */
 #include "core/queue.h"
 
 /* After a push to the ring: usually right, and cheap. Step 7 makes it certain. */
@@ -35,6 +35,15 @@ void wf_worker_push_ring(struct wf_worker *worker, struct wf_proc *p)
 		notify(worker);
 }
 
+/* A ready movable process. */
+void wf_worker_push_movable(struct wf_worker *worker, struct wf_proc *p)
+{
+	if (wf_queue_keeps(worker, p))
+		wf_queue_push_class(worker, p);
+	else
+		wf_worker_push_ring(worker, p);
+}
+
 /* One process from the injector, up to half a ring of others into the ring. NULL: it was empty. */
 struct wf_proc *wf_worker_take_injected(struct wf_worker *worker)
 {
@@ -51,11 +60,81 @@ struct wf_proc *wf_worker_take_injected(struct wf_worker *worker)
 	return p;
 }
 
+/* --- classes --- */
+
+WF_NOINLINE void wf_queue_push_class(struct wf_worker *worker, struct wf_proc *p)
+{
+	switch (wf_word_priority(wf_u64_load_relaxed(&p->word))) {
+	case WEFT_PRIORITY_HIGH:
+		wf_fifo_push(&worker->high, &p->run);
+		break;
+	case WEFT_PRIORITY_LOW:
+		wf_fifo_push(&worker->low, &p->run);
+		break;
+	case WEFT_PRIORITY_NORMAL:
+		wf_fifo_push(&worker->list, &p->run);
+		return;
+	}
+	worker->classes = true;
+}
+
+/* Who may go first at the next pick, then second, then third: each lower class has its turn. */
+static const enum weft_priority *class_order(const struct wf_worker *worker)
+{
+	static const enum weft_priority orders[][3] = {
+		{ WEFT_PRIORITY_HIGH, WEFT_PRIORITY_NORMAL, WEFT_PRIORITY_LOW },
+		{ WEFT_PRIORITY_NORMAL, WEFT_PRIORITY_HIGH, WEFT_PRIORITY_LOW },
+		{ WEFT_PRIORITY_LOW, WEFT_PRIORITY_HIGH, WEFT_PRIORITY_NORMAL },
+	};
+	unsigned turn = worker->class_turn % WF_CLASS_TURNS;
+
+	if (turn == WF_CLASS_TURNS / 2 - 1 && !WF_PLANTED(queue_starves_normal))
+		return orders[1];
+	if (turn == WF_CLASS_TURNS - 1 && !WF_PLANTED(queue_starves_low))
+		return orders[2];
+	return orders[0];
+}
+
+static struct wf_proc *class_pop(struct wf_worker *worker, enum weft_priority priority)
+{
+	struct wf_proc *p;
+
+	if (priority == WEFT_PRIORITY_NORMAL)
+		return wf_queue_pick_normal(worker);
+	p = wf_queue_fifo_pop(priority == WEFT_PRIORITY_HIGH ? &worker->high : &worker->low);
+	if (p)
+		worker->injector_picks++; /* looked at when normal has its turn */
+	worker->classes =
+		!wf_fifo_is_empty(&worker->high) || !wf_fifo_is_empty(&worker->low);
+	return p;
+}
+
+WF_NOINLINE struct wf_proc *wf_queue_pick_classes(struct wf_worker *worker)
+{
+	const enum weft_priority *order = class_order(worker);
+	struct wf_proc *p = NULL;
+
+	worker->class_turn++;
+	for (unsigned i = 0; i < 3 && !p; i++)
+		p = class_pop(worker, order[i]);
+	return p;
+}
+
+/* Whether a pick would now take a sticky process of the high class that has run before. */
+bool wf_queue_high_is_next(const struct wf_worker *worker)
+{
+	const struct wf_proc *p;
+
+	if (worker->picked || !worker->high.first || *class_order(worker) != WEFT_PRIORITY_HIGH)
+		return false;
+	p = WF_CONTAINER_OF(worker->high.first, struct wf_proc, run);
+	return wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED;
+}
+
 bool wf_worker_has_local_work(struct wf_worker *worker)
 {
 	return worker->picked || worker->run_next || !wf_fifo_is_empty(&worker->list)
-		|| !wf_fifo_is_empty(&worker->yielded)
-		|| !wf_fifo_is_empty(&worker->yielded_movable)
+		|| worker->classes || wf_queue_has_yielded(worker)
 		|| !wf_fifo_is_empty(&worker->inbox_rest)
 		|| !wf_deque_is_empty(&worker->ring);
 }

@@ -4,6 +4,12 @@
  * In order: what was picked already, the next slot (at most WF_RUN_NEXT_MAX times in a row), the
  * injector when its interval is over, then the private list and the ring alternately. All of it is
  * the owner's.
+ *
+ * That is the normal class. While a high or a low process is ready (`classes`) queue.c shares the
+ * picks out: of WF_CLASS_TURNS in a row low has the first claim to one, normal to one, and high to
+ * the others; what a class cannot use goes to the highest that can. Processes that have run wait in
+ * the list of their class. Those that never have may be in the injector and the ring, where all
+ * count as normal, since thieves take from there whatever comes.
  */
 #ifndef WF_CORE_QUEUE_H
 #define WF_CORE_QUEUE_H
@@ -29,14 +35,29 @@ WF_INLINE void wf_queue_prefetch(struct wf_node *next)
 	}
 }
 
-WF_INLINE struct wf_proc *wf_queue_list_pop(struct wf_worker *worker)
+/* From a list of ready processes; NULL: it is empty. */
+WF_INLINE struct wf_proc *wf_queue_fifo_pop(struct wf_fifo *fifo)
 {
-	struct wf_node *node = wf_fifo_pop(&worker->list);
+	struct wf_node *node = wf_fifo_pop(fifo);
 
 	if (!node)
 		return NULL;
 	wf_queue_prefetch(node->next);
 	return WF_CONTAINER_OF(node, struct wf_proc, run);
+}
+
+WF_INLINE struct wf_proc *wf_queue_list_pop(struct wf_worker *worker)
+{
+	return wf_queue_fifo_pop(&worker->list);
+}
+
+/* A ready process that stays on this worker: behind those of its class. */
+WF_INLINE void wf_queue_push(struct wf_worker *worker, struct wf_proc *p)
+{
+	if (WF_UNLIKELY(wf_u64_load_relaxed(&p->word) & WF_WORD_PRIORITY))
+		wf_queue_push_class(worker, p);
+	else
+		wf_fifo_push(&worker->list, &p->run);
 }
 
 /* The next slot, if it has not been used too often in a row: then its process goes to the back. */
@@ -53,14 +74,22 @@ WF_INLINE struct wf_proc *wf_queue_next_pop(struct wf_worker *worker)
 	return NULL;
 }
 
-WF_INLINE struct wf_proc *wf_queue_pick(struct wf_worker *worker)
+/*
+ * Whether a ready movable process waits in the list of its class. In the ring any worker may take
+ * it, but there its class does not count: so it does while all have something to run. A worker that
+ * has nothing need not choose.
+ */
+WF_INLINE bool wf_queue_keeps(const struct wf_worker *worker, const struct wf_proc *p)
 {
-	struct wf_proc *p = worker->picked;
+	return WF_UNLIKELY(wf_u64_load_relaxed(&p->word) & WF_WORD_PRIORITY)
+		&& !wf_idle_is_anybody_relaxed(&worker->rt->idle);
+}
 
-	if (p) {
-		worker->picked = NULL;
-		return p;
-	}
+/* Of the normal class. */
+WF_INLINE struct wf_proc *wf_queue_pick_normal(struct wf_worker *worker)
+{
+	struct wf_proc *p;
+
 	if (worker->run_next) {
 		p = wf_queue_next_pop(worker);
 		if (p)
@@ -84,9 +113,23 @@ WF_INLINE struct wf_proc *wf_queue_pick(struct wf_worker *worker)
 	return p ? p : wf_queue_list_pop(worker);
 }
 
+WF_INLINE struct wf_proc *wf_queue_pick(struct wf_worker *worker)
+{
+	struct wf_proc *p = worker->picked;
+
+	if (p) {
+		worker->picked = NULL;
+		return p;
+	}
+	if (WF_UNLIKELY(worker->classes))
+		return wf_queue_pick_classes(worker);
+	return wf_queue_pick_normal(worker);
+}
+
 WF_INLINE bool wf_queue_has_yielded(const struct wf_worker *worker)
 {
-	return !wf_fifo_is_empty(&worker->yielded) || !wf_fifo_is_empty(&worker->yielded_movable);
+	return !wf_fifo_is_empty(&worker->yielded) || !wf_fifo_is_empty(&worker->yielded_movable)
+		|| !wf_fifo_is_empty(&worker->yielded_class);
 }
 
 #endif

@@ -101,7 +101,7 @@ static void settle_movable(struct wf_worker *worker, struct wf_proc *p)
 			wf_proc_disarm(worker, p);
 			while (!wf_u64_cas(&p->word, &word, wf_word_with_phase(word, WF_QUEUED)))
 				;
-			wf_worker_push_ring(worker, p);
+			wf_worker_push_movable(worker, p);
 			return;
 		}
 		if (p->live.armed)
@@ -119,12 +119,15 @@ static void settle_movable(struct wf_worker *worker, struct wf_proc *p)
 WF_INLINE void settle_sticky(struct wf_worker *worker, struct wf_proc *p, enum wf_switch why)
 {
 	if (why == WF_SWITCH_YIELD) {
+		bool class = wf_u64_load_relaxed(&p->word) & WF_WORD_PRIORITY;
+
 		p->live.run = WF_QUEUED;
-		wf_fifo_push(&worker->yielded, &p->run);
+		wf_fifo_push(WF_UNLIKELY(class) ? &worker->yielded_class : &worker->yielded,
+			&p->run);
 	} else if (WF_UNLIKELY(p->live.run == WF_NOTIFIED)) {
 		wf_proc_disarm(worker, p);
 		p->live.run = WF_QUEUED;
-		wf_fifo_push(&worker->list, &p->run);
+		wf_queue_push(worker, p);
 	} else {
 		p->live.run = WF_WAITING;
 	}
@@ -189,7 +192,7 @@ static struct wf_proc *pick_fresh(struct wf_worker *worker)
 {
 	struct wf_proc *p;
 
-	if (worker->direct_left == 0 || worker->run_next
+	if (worker->direct_left == 0 || worker->run_next || worker->classes
 		|| worker->injector_picks + 1 >= WF_INJECTOR_INTERVAL
 		|| (!worker->list_turn && !wf_fifo_is_empty(&worker->list)))
 		return NULL;
@@ -315,6 +318,8 @@ static struct wf_proc *pick_direct(struct wf_worker *worker)
 
 	if (worker->direct_left == 0)
 		return NULL;
+	if (WF_UNLIKELY(worker->classes))
+		return wf_queue_high_is_next(worker) ? wf_queue_pick_classes(worker) : NULL;
 	if (worker->run_next) {
 		p = wf_queue_next_pop(worker);
 		if (p)

@@ -22,6 +22,7 @@
 #include "core/inbox.h"
 #include "core/internal.h"
 #include "core/join.h"
+#include "core/queue.h"
 #include "core/registry.h"
 #include "core/wake.h"
 
@@ -43,6 +44,8 @@ static int read_opts(const struct weft_rt *rt, const struct weft_spawn_opts *opt
 		return r;
 	if (out->flags & ~SPAWN_FLAGS)
 		return -EINVAL;
+	if ((unsigned)out->priority > WEFT_PRIORITY_LOW)
+		return -EINVAL;
 	if (out->worker > rt->worker_count)
 		return -EINVAL;
 	if (out->stack_size
@@ -59,6 +62,7 @@ static uint64_t word_flags(const struct weft_spawn_opts *opts, bool detached)
 		flags |= WF_WORD_DETACHED;
 	if (opts->flags & WEFT_MOVABLE)
 		flags |= WF_WORD_MOVABLE;
+	flags |= (uint64_t)opts->priority << WF_WORD_PRIORITY_SHIFT;
 	if (opts->worker)
 		flags |= WF_WORD_PLACED | (uint64_t)(opts->worker - 1) << WF_WORD_OWNER_SHIFT;
 	return flags;
@@ -166,7 +170,7 @@ static void enqueue(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc
 		struct wf_worker *target = &rt->workers[wf_word_owner(word)];
 
 		if (target == worker)
-			wf_fifo_push(&worker->list, &p->run);
+			wf_queue_push(worker, p);
 		else
 			(void)wf_inbox_send(target, &p->run, WF_MESSAGE_START);
 		return;

@@ -2,12 +2,17 @@
 #include "core/wake.h"
 
 #include "core/inbox.h"
+#include "core/queue.h"
 #include "sync/observe.h"
 
 /* Puts a ready sticky process where the loop finds it. A wake made by a running process goes to the
  * next slot: the woken one runs while what was written for it is in the cache. */
 static void list_push(struct wf_worker *worker, struct wf_proc *p)
 {
+	if (WF_UNLIKELY(wf_u64_load_relaxed(&p->word) & WF_WORD_PRIORITY)) {
+		wf_queue_push_class(worker, p); /* the next slot is the normal class's */
+		return;
+	}
 	if (worker->current) {
 		struct wf_proc *displaced = worker->run_next;
 
@@ -67,8 +72,7 @@ static void wake_remote(struct wf_worker *owner, struct wf_proc *p, bool token)
 		(void)wf_inbox_send(owner, &p->inbox, WF_MESSAGE_WAKE);
 }
 
-/* A movable process has become QUEUED by our cas: it runs where it was woken. */
-static void enqueue_movable(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p)
+void wf_proc_enqueue_new(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p)
 {
 	if (worker && worker->rt == rt) {
 		wf_worker_push_ring(worker, p);
@@ -78,9 +82,13 @@ static void enqueue_movable(struct weft_rt *rt, struct wf_worker *worker, struct
 		wf_rt_wake_for_work(rt);
 }
 
-void wf_proc_enqueue_new(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p)
+/* A movable process has become QUEUED by our cas: it runs where it was woken. */
+static void enqueue_movable(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p)
 {
-	enqueue_movable(rt, worker, p);
+	if (worker && worker->rt == rt)
+		wf_worker_push_movable(worker, p);
+	else
+		wf_proc_enqueue_new(rt, worker, p);
 }
 
 /* WAITING: wins the right to queue it. False: `word` has changed, look again. */
@@ -119,7 +127,7 @@ static bool start_suspended(struct weft_rt *rt, struct wf_worker *worker, struct
 	if (*word & WF_WORD_PLACED)
 		(void)wf_inbox_send(&rt->workers[wf_word_owner(*word)], &p->run, WF_MESSAGE_START);
 	else
-		enqueue_movable(rt, worker, p);
+		wf_proc_enqueue_new(rt, worker, p);
 	return true;
 }
 

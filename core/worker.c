@@ -22,8 +22,8 @@
 /* To the back of what is ready: in lifo order the ring's back is its front. */
 static void release_movable(struct wf_worker *worker, struct wf_proc *p)
 {
-	if (WF_RUN_ORDER_FIFO) {
-		wf_worker_push_ring(worker, p);
+	if (WF_RUN_ORDER_FIFO || wf_queue_keeps(worker, p)) {
+		wf_worker_push_movable(worker, p);
 	} else {
 		(void)wf_injector_push(&worker->rt->injector, &p->run);
 		wf_rt_wake_for_work(worker->rt);
@@ -40,6 +40,8 @@ static void release_yielded(struct wf_worker *worker)
 	worker->yielded.first = NULL;
 	while (WF_UNLIKELY((node = wf_fifo_pop(&worker->yielded_movable)) != NULL))
 		release_movable(worker, WF_CONTAINER_OF(node, struct wf_proc, run));
+	while (WF_UNLIKELY((node = wf_fifo_pop(&worker->yielded_class)) != NULL))
+		wf_queue_push_class(worker, WF_CONTAINER_OF(node, struct wf_proc, run));
 }
 
 static unsigned expire_timers(struct wf_worker *worker)

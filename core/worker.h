@@ -32,6 +32,7 @@ enum {
 	WF_OPERATIONS_BUDGET = 128,   /* operations that made progress before a process yields */
 	WF_POLL_BACKOFF_MAX = 8,      /* turns between polls of a driver that has nothing */
 	WF_STEAL_ROUNDS = 2,          /* passes over all victims before a search gives up */
+	WF_CLASS_TURNS = 8,           /* picks of which each lower class has one */
 };
 
 /* What `token` says, and what the wake was for. */
@@ -98,6 +99,7 @@ struct wf_worker {
 	unsigned direct_left;       /* switches between fibers until the loop must look again */
 	unsigned injector_picks;    /* since the injector was last looked at */
 	bool list_turn;             /* the alternation of list and ring */
+	bool classes;               /* a high or a low process is ready: `high`, `low` */
 	bool collecting;            /* inside the driver: work wakes are put off */
 	bool work_wake_due;
 	bool searching;             /* counted in the idle word */
@@ -111,6 +113,9 @@ struct wf_worker {
 	struct wf_stack_pool stacks;
 
 	/* Owner: warm. */
+	struct wf_fifo high, low;   /* as `list`, of those classes */
+	struct wf_fifo yielded_class; /* of both; each joins its own after the next driver poll */
+	unsigned class_turn;        /* picks made while `classes` */
 	struct wf_fifo inbox_rest;  /* drained from the inbox, not yet handled */
 	struct wf_retired retired;
 	struct wf_open_driver drivers[1 + WF_POLL_DRIVERS_MAX]; /* [0] is the main one */
@@ -164,7 +169,11 @@ void wf_worker_switch(struct wf_worker *worker, struct wf_proc *proc, enum wf_sw
 /* queue.c */
 struct wf_proc *wf_worker_take_injected(struct wf_worker *worker);
 void wf_worker_push_ring(struct wf_worker *worker, struct wf_proc *proc);
+void wf_worker_push_movable(struct wf_worker *worker, struct wf_proc *proc);
 bool wf_worker_has_local_work(struct wf_worker *worker);
+struct wf_proc *wf_queue_pick_classes(struct wf_worker *worker);
+bool wf_queue_high_is_next(const struct wf_worker *worker);
+void wf_queue_push_class(struct wf_worker *worker, struct wf_proc *proc);
 
 /* Sends the token of a wake whose target's parked bit the caller has cleared. Any thread. */
 void wf_worker_wake(struct wf_worker *target, enum wf_token token);

@@ -140,6 +140,12 @@ static inline bool wf_idle_wants_work_wake_relaxed(const struct wf_idle *idle)
 	return wf_idle_searchers(word) == 0 && (word & WF_IDLE_PARKED) != 0;
 }
 
+/* Any. A guess whether some worker has nothing to run: it is parked, or searches. */
+static inline bool wf_idle_is_anybody_relaxed(const struct wf_idle *idle)
+{
+	return wf_u64_load_relaxed(&idle->word) != 0;
+}
+
 /*
  * Any; W2 and W3. The worker to send a WORK token to, or -1. The lowest number first: few workers
  * stay warm, the others sleep long.

@@ -49,6 +49,8 @@ enum wf_planted {
 	WF_PLANTED_wake_loses_displaced,   /* whom a wake put out of the next slot */
 	WF_PLANTED_wake_served_twice,      /* W5: PENDING stays PENDING */
 	WF_PLANTED_wake_served_by_store,   /* W5: LINKED is stored, not exchanged */
+	WF_PLANTED_queue_starves_normal,   /* no turn of its own while high ones are ready */
+	WF_PLANTED_queue_starves_low,
 	WF_PLANTED_settle_on_own_stack,    /* W10: by the process, before it has switched away */
 	WF_PLANTED_stack_kept,             /* of a process that has ended */
 	WF_PLANTED_park_until_tend,        /* for the table's deadline, whatever comes earlier */

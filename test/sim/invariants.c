@@ -268,7 +268,10 @@ static void put_worker(struct places *places, struct wf_worker *worker)
 	put_proc(places, worker->run_next, worker, "the next slot");
 	put_proc(places, worker->picked, worker, "the picked slot");
 	put_list(places, worker->list.first, NULL, worker, "a list");
+	put_list(places, worker->high.first, NULL, worker, "a list of high ones");
+	put_list(places, worker->low.first, NULL, worker, "a list of low ones");
 	put_list(places, worker->yielded.first, NULL, worker, "those who yielded");
+	put_list(places, worker->yielded_class.first, NULL, worker, "of a class, who yielded");
 	put_list(places, worker->yielded_movable.first, NULL, worker, "movable who yielded");
 	put_ring(places, worker);
 	for (const struct wf_node *node = top_of(&worker->inbox); node; node = node->batch_next)
@@ -671,8 +674,11 @@ static void check_stacks_are_back(struct weft_rt *rt)
 static void check_worker_is_empty(struct wf_worker *worker)
 {
 	sim_check(!worker->current && !worker->picked && !worker->run_next &&
-			  wf_fifo_is_empty(&worker->list) &&
+			  wf_fifo_is_empty(&worker->list) && !worker->classes &&
+			  wf_fifo_is_empty(&worker->high) &&
+			  wf_fifo_is_empty(&worker->low) &&
 			  wf_fifo_is_empty(&worker->yielded) &&
+			  wf_fifo_is_empty(&worker->yielded_class) &&
 			  wf_fifo_is_empty(&worker->yielded_movable) &&
 			  wf_deque_is_empty(&worker->ring),
 		"a worker has ended and had something to run");

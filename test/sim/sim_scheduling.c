@@ -20,6 +20,8 @@ static struct {
 	const struct body *running; /* so many times in a row: of those who wake themselves */
 	unsigned row;
 	unsigned list_ran, ring_ran; /* at which run */
+	unsigned shared; /* runs once all of the crowd have begun */
+	unsigned class_ran[WEFT_PRIORITY_LOW + 1];
 	unsigned order[SCENE_BODIES], ordered;
 	struct body *partner[SCENE_BODIES];
 	struct sim_event event, events[3];
@@ -489,6 +491,123 @@ SIM_TEST(scheduling, list_ring_and_injector_share_a_worker)
 	sim_must_pass(&sharing, SCHEDULES);
 }
 
+/* --- classes --- */
+
+/* A run, once all have begun, which they do in turns of normal: so many have one of each class. */
+static void class_shares(unsigned class)
+{
+	s.shared++;
+	s.class_ran[class] = s.shared;
+	for (unsigned i = 0; i <= WEFT_PRIORITY_LOW; i++)
+		sim_check(i == WEFT_PRIORITY_HIGH || s.shared - s.class_ran[i] < WF_CLASS_TURNS,
+			"%u runs of others, and class %u waits", s.shared - s.class_ran[i], i);
+	if (s.shared == 5 * WF_CLASS_TURNS)
+		gate_open(&s.done);
+}
+
+/* Bodies 2 n and 2 n + 1 are of class n. */
+static int in_class(void *arg)
+{
+	struct body *body = crowd_begin(arg);
+	struct body *partner = s.partner[body_number(body)];
+
+	for (bool begun = false; crowd_on(); begun = true) {
+		if (begun && s.started == s.crowd)
+			class_shares((unsigned)body_number(body) / 2);
+		(void)weft_wake(partner->pid);
+		(void)body_park(body, WEFT_FOREVER);
+	}
+	(void)weft_wake(partner->pid);
+	return body_end(body);
+}
+
+/* A pair of each class: one of each is always ready. */
+static void share_by_class(unsigned worker, unsigned flags)
+{
+	struct weft_spawn_opts opts = scene_opts(worker, flags | WEFT_SUSPENDED);
+
+	s.crowd = 6;
+	scene_create(1);
+	for (unsigned i = 0; i < 6; i++) {
+		s.partner[i] = &scene.bodies[i ^ 1];
+		opts.priority = (enum weft_priority)(i / 2);
+		body_spawn(&scene.bodies[i], in_class, &opts);
+	}
+	for (unsigned i = 0; i < 6; i += 2)
+		(void)weft_wake(scene.bodies[i].pid);
+	gate_await(&s.done);
+	join_crowd(0, 6);
+	scene_destroy();
+}
+
+static void share_sticky(unsigned unused)
+{
+	(void)unused;
+	share_by_class(0, 0);
+}
+
+static void share_placed(unsigned unused)
+{
+	(void)unused;
+	share_by_class(1, 0);
+}
+
+static void share_movable(unsigned unused)
+{
+	(void)unused;
+	share_by_class(0, WEFT_MOVABLE);
+}
+
+SCENE(classes_sticky, "three classes", 1, share_sticky);
+SCENE(classes_placed, "three classes, placed", 1, share_placed);
+SCENE(classes_movable, "three classes, movable", 1, share_movable);
+
+SIM_TEST(scheduling, lower_classes_have_their_turns)
+{
+	sim_must_pass(&classes_sticky, SCHEDULES / 4);
+	sim_must_pass(&classes_placed, SCHEDULES / 4);
+	sim_must_pass(&classes_movable, SCHEDULES / 4);
+}
+
+/* Sleeps, yields, wakes by a foreign thread and moves, each process of another class. */
+static int does_a_bit_of_all(void *arg)
+{
+	struct body *body = body_begin(arg);
+
+	(void)body_yield(body);
+	sim_check(body_park(body, WEFT_FOREVER) == 0, "weft_park");
+	body_leave(body);
+	(void)weft_sleep_until(weft_after(WEFT_US(2)));
+	body_enter(body);
+	(void)body_yield(body);
+	return body_end(body);
+}
+
+static void classes_live(unsigned unused)
+{
+	(void)unused;
+	scene_create(2);
+	for (unsigned i = 0; i < 6; i++) {
+		struct weft_spawn_opts opts = scene_opts(0, i % 2 ? WEFT_MOVABLE : 0);
+
+		opts.priority = (enum weft_priority)(i / 2);
+		body_spawn(&scene.bodies[i], does_a_bit_of_all, &opts);
+	}
+	for (unsigned i = 0; i < 6; i++)
+		(void)weft_wake(scene.bodies[i].pid);
+	for (unsigned i = 0; i < 6; i++)
+		body_join(&scene.bodies[i]);
+	scene_settle();
+	scene_destroy();
+}
+
+SCENE(classes_living, "all classes, 2 workers", 1, classes_live);
+
+SIM_TEST(scheduling, a_class_loses_nobody)
+{
+	sim_must_pass(&classes_living, SCHEDULES);
+}
+
 /* --- S9, S10: spawns while workers go to sleep --- */
 
 /* Tells that it runs, then waits for the stop: nothing ends, so no timer rescues a lost wake. */
@@ -835,6 +954,12 @@ SIM_TEST(scheduling, starts_and_wakes_keep_their_order)
 SIM_TEST(scheduling, planted_search_not_given_back)
 {
 	sim_must_find(&parking_on_two, WF_PLANTED_idle_park_keeps_search, 1000);
+}
+
+SIM_TEST(scheduling, planted_class_without_a_turn)
+{
+	sim_must_find(&classes_sticky, WF_PLANTED_queue_starves_normal, 100);
+	sim_must_find(&classes_movable, WF_PLANTED_queue_starves_low, 100);
 }
 
 SIM_TEST(scheduling, planted_token_left_behind)
