@@ -229,6 +229,15 @@ static int join_foreign(struct wf_visit *visit, struct wf_proc *p, weft_pid pid,
 	return r;
 }
 
+/* A join that had not to wait: wf_budget_take(), its common case written out. */
+WF_INLINE void budget_take(struct wf_worker *worker)
+{
+	if (WF_LIKELY(worker->operations_left > 1))
+		worker->operations_left--;
+	else
+		wf_budget_take();
+}
+
 int weft_join(weft_pid pid, int *result_out, weft_time deadline)
 {
 	struct wf_visit visit;
@@ -252,6 +261,8 @@ int weft_join(weft_pid pid, int *result_out, weft_time deadline)
 		r = -EDEADLK; /* who would poll? */
 	if (r != -EAGAIN || deadline == WEFT_POLL) {
 		wf_visit_end(&visit);
+		if (r == 0 && in_process)
+			budget_take(visit.worker);
 		return r;
 	}
 	if (in_process)

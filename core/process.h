@@ -190,6 +190,22 @@ WEFT_API int weft_yield(void);
 WEFT_API bool weft_should_yield(void);
 
 /*
+ * Takes a unit of the caller's budget, and yields if it was the last one. Each run of a process has
+ * 128; reads, writes, accepts and other calls that get on without waiting take one each, so that no
+ * process holds its worker by always being ready. For loops that make such progress by other means;
+ * reads no clock.
+ * Threads: any process. Blocks: only when the budget is used up, until its turn comes.
+ * Returns: 0; -ECANCELED (the unit is taken, so a loop on it cannot hold the worker); -EPERM.
+ */
+WEFT_API int weft_consume(void);
+
+/*
+ * What is left of the budget: so many calls of weft_consume(), the last of which yields. 0 outside
+ * a process. Threads: any thread. Blocks: never.
+ */
+WEFT_API unsigned weft_budget_left(void);
+
+/*
  * Waits for a weft_wake() on the calling process and consumes it. Wakes do not add up: any number
  * before a park end that one park. Only weft_wake() ends a park, and it ends no other blocking
  * call. Threads: any process. Blocks: until woken or the deadline.

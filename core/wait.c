@@ -186,6 +186,9 @@ int weft_sleep_until(weft_time deadline)
 
 	if (r < 0)
 		return r;
+	/* Over already, it would not switch: others must have their turn. */
+	if (deadline <= weft_now_coarse())
+		wf_budget_take();
 	wf_wait_begin(&wait);
 	r = wf_wait_park(&wait, deadline);
 	return r == -ECANCELED ? r : 0;
@@ -285,6 +288,26 @@ void wf_budget_take(void)
 		return;
 	}
 	(void)weft_yield();
+}
+
+int weft_consume(void)
+{
+	struct wf_worker *worker;
+	struct wf_proc *p = self_proc(&worker);
+
+	if (WF_UNLIKELY(!p))
+		return -EPERM;
+	if (WF_UNLIKELY(worker->operations_left <= 1))
+		return weft_yield();
+	worker->operations_left--;
+	return WF_UNLIKELY(is_cancelled(p)) ? -ECANCELED : 0;
+}
+
+unsigned weft_budget_left(void)
+{
+	struct wf_worker *worker;
+
+	return self_proc(&worker) ? worker->operations_left : 0;
 }
 
 WF_NOINLINE static int wake_elsewhere(weft_pid pid)

@@ -4,9 +4,12 @@
  * by joining, or by yielding until a condition holds. Shares are judged by counts, not by time.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "core/worker.h"
 #include "test/net.h"
 #include "test/runtime.h"
 
@@ -229,6 +232,227 @@ Test(sched, process_that_wakes_itself_leaves_room, .timeout = 120)
 	run_self_wakers(100, 0);
 	run_self_wakers(1, WEFT_MOVABLE);
 	run_self_wakers(100, WEFT_MOVABLE);
+}
+
+/* ---- Noisy neighbours ----------------------------------------------------------------------- */
+
+/*
+ * One process has something to do all the time, and none of it makes it wait. A neighbour that
+ * yields runs in every turn, so what the noisy one does between two of its runs is at most what the
+ * noisy one may do in one.
+ */
+enum { NEIGHBOUR_RUNS = 200, JOINED = 4 * WF_OPERATIONS_BUDGET };
+
+struct noise {
+	unsigned count;   /* what the noisy one has done */
+	unsigned longest; /* of it between two runs of the neighbour */
+	bool begun, stop;
+	int result;       /* of its call */
+	int fd;
+	wf_atomic_u32 ended;
+	weft_pid pids[JOINED];
+};
+
+static int makes_noise_by(struct noise *noise, int (*fn)(struct noise *noise))
+{
+	noise->begun = true;
+	while (!noise->stop) {
+		noise->count++;
+		cr_assert_eq(fn(noise), noise->result);
+	}
+	return 0;
+}
+
+static int is_a_neighbour(struct noise *noise, weft_fn noisy)
+{
+	weft_pid pid = spawned(noisy, noise);
+
+	UNTIL(noise->begun);
+	for (int i = 0; i < NEIGHBOUR_RUNS; i++) {
+		unsigned before = noise->count;
+
+		cr_assert_eq(weft_yield(), 0);
+		if (noise->count - before > noise->longest)
+			noise->longest = noise->count - before;
+	}
+	noise->stop = true;
+	joined(pid);
+	return 1;
+}
+
+static void expect_bounded(weft_fn neighbour, int result)
+{
+	static struct noise noise;
+
+	noise = (struct noise){.result = result};
+	cr_assert_eq(in_runtime(1, neighbour, &noise), 1);
+	cr_assert_leq(noise.longest, WF_OPERATIONS_BUDGET);
+	cr_assert_geq(noise.longest, 1, "there was no noise");
+}
+
+static int wake_and_park(struct noise *noise)
+{
+	(void)noise;
+	cr_assert_eq(weft_wake(weft_self()), 0);
+	return weft_park(WEFT_FOREVER);
+}
+
+static int wakes_and_parks(void *arg)
+{
+	return makes_noise_by(arg, wake_and_park);
+}
+
+static int lives_beside_a_self_waker(void *arg)
+{
+	return is_a_neighbour(arg, wakes_and_parks);
+}
+
+Test(sched, neighbour_of_a_process_that_wakes_itself_has_its_turn, .timeout = 120)
+{
+	expect_bounded(lives_beside_a_self_waker, 0);
+}
+
+static int consume(struct noise *noise)
+{
+	(void)noise;
+	return weft_consume();
+}
+
+static int consumes(void *arg)
+{
+	return makes_noise_by(arg, consume);
+}
+
+static int lives_beside_a_consumer(void *arg)
+{
+	return is_a_neighbour(arg, consumes);
+}
+
+Test(sched, neighbour_of_a_process_that_consumes_its_budget_has_its_turn, .timeout = 120)
+{
+	expect_bounded(lives_beside_a_consumer, 0);
+}
+
+static int sleep_into_the_past(struct noise *noise)
+{
+	return weft_sleep_until((weft_time)(noise->count % 2));
+}
+
+static int sleeps_into_the_past(void *arg)
+{
+	return makes_noise_by(arg, sleep_into_the_past);
+}
+
+static int lives_beside_a_sleeper(void *arg)
+{
+	return is_a_neighbour(arg, sleeps_into_the_past);
+}
+
+Test(sched, neighbour_of_a_process_that_sleeps_into_the_past_has_its_turn, .timeout = 120)
+{
+	expect_bounded(lives_beside_a_sleeper, 0);
+}
+
+/* Cancelled, all its calls return at once: the budget is what is left to bound it. */
+static int consumes_though_cancelled(void *arg)
+{
+	cr_assert_eq(weft_cancel(weft_self()), 0);
+	return makes_noise_by(arg, consume);
+}
+
+static int lives_beside_a_cancelled_one(void *arg)
+{
+	return is_a_neighbour(arg, consumes_though_cancelled);
+}
+
+Test(sched, neighbour_of_a_cancelled_process_has_its_turn, .timeout = 120)
+{
+	expect_bounded(lives_beside_a_cancelled_one, -ECANCELED);
+}
+
+/* Ended ones, more than a budget of them. */
+static int joins_the_ended(void *arg)
+{
+	struct noise *noise = arg;
+
+	noise->begun = true;
+	for (unsigned i = 0; i < JOINED; i++) {
+		noise->count++;
+		joined(noise->pids[i]);
+	}
+	return 0;
+}
+
+static int lives_beside_a_joiner(void *arg)
+{
+	struct noise *noise = arg;
+
+	for (unsigned i = 0; i < JOINED; i++)
+		noise->pids[i] = spawned(counts, &noise->ended);
+	UNTIL(wf_u32_load_acquire(&noise->ended) == JOINED);
+	return is_a_neighbour(arg, joins_the_ended);
+}
+
+Test(sched, neighbour_of_a_process_that_joins_many_has_its_turn, .timeout = 120)
+{
+	expect_bounded(lives_beside_a_joiner, 0);
+}
+
+/* All that is read has come before: the reader never waits. */
+static int read_a_byte(struct noise *noise)
+{
+	char byte;
+
+	return (int)weft_read(noise->fd, &byte, 1, WEFT_FOREVER);
+}
+
+static int reads_all_the_time(void *arg)
+{
+	return makes_noise_by(arg, read_a_byte);
+}
+
+static int lives_beside_a_reader(void *arg)
+{
+	return is_a_neighbour(arg, reads_all_the_time);
+}
+
+Test(sched, neighbour_of_a_process_that_always_has_data_to_read_has_its_turn, .timeout = 120)
+{
+	static char bytes[(NEIGHBOUR_RUNS + 4) * WF_OPERATIONS_BUDGET];
+	static struct noise noise;
+	int fds[2];
+
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	net_send(fds[1], bytes, sizeof bytes);
+	cr_assert_eq(fcntl(fds[0], F_SETFL, O_NONBLOCK), 0);
+	noise = (struct noise){.result = 1, .fd = fds[0]};
+	cr_assert_eq(in_runtime(1, lives_beside_a_reader, &noise), 1);
+	cr_assert_leq(noise.longest, WF_OPERATIONS_BUDGET);
+	cr_assert_geq(noise.longest, 1, "there was no noise");
+	cr_assert_eq(weft_close(fds[0]), 0);
+	close(fds[1]);
+}
+
+static int looks_at_its_budget(void *arg)
+{
+	(void)arg;
+	cr_assert_eq(weft_yield(), 0);
+	for (unsigned left = WF_OPERATIONS_BUDGET; left > 0; left--) {
+		cr_assert_eq(weft_budget_left(), left);
+		cr_assert_eq(weft_consume(), 0);
+	}
+	cr_assert_eq(weft_budget_left(), WF_OPERATIONS_BUDGET, "it has yielded");
+	cr_assert_eq(weft_cancel(weft_self()), 0);
+	cr_assert_eq(weft_consume(), -ECANCELED);
+	cr_assert_eq(weft_budget_left(), WF_OPERATIONS_BUDGET - 1, "the unit is taken");
+	return 1;
+}
+
+Test(sched, budget_is_what_a_process_may_consume_before_it_yields, .timeout = 120)
+{
+	cr_assert_eq(in_runtime(1, looks_at_its_budget, NULL), 1);
+	cr_assert_eq(weft_consume(), -EPERM);
+	cr_assert_eq(weft_budget_left(), 0);
 }
 
 /* ---- Sockets beside load (S6, S7) ----------------------------------------------------------- */
