@@ -189,7 +189,8 @@ static int take(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc **p
 	if (WF_UNLIKELY(r < 0)) {
 		if (!WF_PLANTED(spawn_stays_counted))
 			count_out(rt, worker);
-		return r;
+		/* Headers that wait for a grace period never come back after the end. */
+		return wf_u32_load_relaxed(&rt->stop_phase) >= WF_CLOSED ? -ESHUTDOWN : r;
 	}
 	/* No cas: nobody else touches a free header but by reading its word. */
 	wf_u64_store_relaxed(&(*proc_out)->joiner, 0);
