@@ -473,19 +473,11 @@ int weft_rt_run(weft_rt *rt)
 int weft_rt_stop(weft_rt *rt, weft_time grace_ns, weft_time deadline)
 {
 	struct wf_worker *self = wf_worker_self();
-	bool ended;
 
 	wf_life_begin_stop(rt, grace_ns);
-	/* From inside; or the thread would wait for itself. */
-	if (self && (self->rt == rt || wf_embed_is_owner(rt)))
-		return 0;
-	/* A worker of another runtime must not hold up grace periods meanwhile. */
 	if (self)
-		wf_rcu_offline();
-	ended = await_end(rt, deadline);
-	if (self)
-		wf_rcu_online();
-	if (ended)
+		return self->rt == rt || has_ended(rt) ? 0 : -EDEADLK;
+	if (await_end(rt, deadline))
 		return 0;
 	wf_life_log_survivors(rt);
 	return -ETIMEDOUT;

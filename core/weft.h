@@ -164,9 +164,10 @@ WEFT_API int weft_rt_error(weft_rt *rt, unsigned n, struct weft_error *error_out
  * and processes may finish; (1) new processes and posts are refused with -ESHUTDOWN; (2) every live
  * process is cancelled; (3) the workers run until nothing is alive; (4, 5) they end.
  * grace_ns: a duration. deadline: absolute, for all of it; survivors are then named on the log.
- * Threads: any thread outside the runtime's workers waits (a process of another runtime holds its
- * worker meanwhile); called from one of its processes or posts it only begins the stop and returns
- * 0. May be called again, also at once from several threads: the shortest grace counts.
+ * Threads: any thread outside a worker waits. A worker must not: from one of the runtime's own
+ * processes or posts it only begins the stop and returns 0; from those of another runtime it begins
+ * it too, and gives -EDEADLK unless it has ended. May be called again, also at once from several
+ * threads: the shortest grace counts.
  * Returns: 0 (ended, or begun if called from inside); -ETIMEDOUT: something is still alive, the
  * stop goes on.
  */
@@ -177,7 +178,7 @@ WEFT_API int weft_rt_stop(weft_rt *rt, weft_time grace_ns, weft_time deadline);
  * Threads: any thread outside every worker; nobody may use `rt` during or after it (ids stay
  * harmless). Blocks: until the deadline.
  * Returns: 0; -EBUSY: something outlived the deadline, and nothing was freed; call again. -EDEADLK
- * from one of its workers.
+ * from a worker, its own or another runtime's.
  */
 WEFT_API int weft_rt_destroy(weft_rt *rt, weft_time deadline);
 
