@@ -18,6 +18,7 @@
 
 #include "core/embed.h"
 #include "core/guard.h"
+#include "core/hooks.h"
 #include "core/internal.h"
 #include "core/registry.h"
 #include "timer/clock.h"
@@ -256,7 +257,9 @@ static void worker_main(void *arg)
 			calibrate_sleeper(worker);
 		wf_rcu_online();
 		wf_scheduler_enter(&worker->sched);
+		wf_hooks_thread_start(worker);
 		wf_worker_run(worker);
+		wf_hooks_thread_stop(worker);
 		wf_scheduler_leave(&worker->sched);
 		wf_rcu_offline();
 	}

@@ -17,6 +17,7 @@
  * WEFT_IDLE_SPIN, by option or because a driver is spin-only: the spin has no limit, so park() is
  * never called. Where workers have to share CPUs they offer theirs to the others every round.
  */
+#include "core/hooks.h"
 #include "core/inbox.h"
 #include "core/internal.h"
 #include "core/runtime.h"
@@ -376,11 +377,11 @@ static void unpark(struct wf_worker *worker)
 	disarm(worker, worker->driver_count);
 }
 
-bool wf_worker_park_begin(struct wf_worker *worker)
+/* P1 to P3; undone again if there is something to do. */
+static bool announce(struct wf_worker *worker)
 {
 	struct weft_rt *rt = worker->rt;
 
-	WF_ASSERT(rt->idle_mode != WEFT_IDLE_SPIN); /* a driver may have forbidden it */
 	if (!arm(worker)) {
 		wf_worker_poll_drivers(worker, 0);
 		return false;
@@ -394,11 +395,30 @@ bool wf_worker_park_begin(struct wf_worker *worker)
 	return false;
 }
 
+/* Tells the host. True: it has made something ready. P3 does not look at the private lists. */
+static bool told_and_busy(struct wf_worker *worker)
+{
+	if (WF_LIKELY(worker->rt->hooks.thread_park == NULL))
+		return false;
+	wf_hooks_thread_park(worker);
+	return wf_worker_has_local_work(worker);
+}
+
+bool wf_worker_park_begin(struct wf_worker *worker)
+{
+	WF_ASSERT(worker->rt->idle_mode != WEFT_IDLE_SPIN); /* a driver may have forbidden it */
+	if (!told_and_busy(worker) && announce(worker))
+		return true;
+	wf_hooks_thread_unpark(worker);
+	return false;
+}
+
 void wf_worker_park_end(struct wf_worker *worker, bool waited)
 {
 	unpark(worker);
 	if (waited)
 		wf_worker_poll_drivers(worker, 1); /* P6: wait() has polled the main one */
+	wf_hooks_thread_unpark(worker);
 }
 
 static void park(struct wf_worker *worker)

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 
+#include "core/hooks.h"
 #include "core/join.h"
 #include "core/queue.h"
 #include "core/wake.h"
@@ -16,6 +17,7 @@ WF_INLINE void set_current(struct wf_worker *worker, struct wf_proc *p)
 {
 	WF_OBSERVE(runs, p);
 	worker->current = p;
+	wf_watch_set(worker, WF_WATCH_PROCESS, p->index);
 	worker->operations_left = WF_OPERATIONS_BUDGET;
 	worker->slice_start = 0;
 }
@@ -86,6 +88,9 @@ WF_COLD static void end_without_stack(struct wf_worker *worker, struct wf_proc *
 	p->live.armed = false;
 	if (p->ext && p->ext->arg_dtor)
 		p->ext->arg_dtor(p->ext->arg);
+	if (WF_UNLIKELY(worker->hooks_runs))
+		wf_hooks_process_end(
+			worker->rt, p, wf_u64_load_relaxed(&p->word), -ENOMEM);
 	finish(worker, p, -ENOMEM);
 }
 
@@ -147,10 +152,15 @@ static void settle(struct wf_worker *worker)
 {
 	struct wf_proc *p = worker->current;
 
+	if (WF_UNLIKELY(worker->hooks_runs))
+		wf_hooks_after_run(worker, p);
 	if (worker->switched == WF_SWITCH_END) {
 		if (!WF_PLANTED(stack_kept))
 			wf_stack_give(&worker->stacks, worker->rt->depot,
 				wf_fiber_stack(p->live.fiber));
+		if (WF_UNLIKELY(worker->hooks_runs))
+			wf_hooks_process_end(worker->rt, p, wf_u64_load_relaxed(&p->word),
+				worker->result);
 		finish(worker, p, worker->result);
 	} else if (WF_LIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED)) {
 		settle_sticky(worker, p, worker->switched);
@@ -251,6 +261,15 @@ static void fiber_main(void *value)
 	wf_fiber_exit(p->live.fiber, &worker->sched);
 }
 
+/* Runs p, and whom it leads to, until somebody comes back to the loop. */
+WF_INLINE void resume(struct wf_worker *worker, struct wf_proc *p, void *value)
+{
+	if (WF_UNLIKELY(worker->hooks_runs))
+		wf_hooks_before_run(worker, p);
+	wf_fiber_resume(&worker->sched, p->live.fiber, value);
+	settle(worker);
+}
+
 static void run_fresh(struct wf_worker *worker, struct wf_proc *p)
 {
 	struct start start = { p->fresh.fn, p->fresh.arg };
@@ -262,16 +281,14 @@ static void run_fresh(struct wf_worker *worker, struct wf_proc *p)
 		end_without_stack(worker, p);
 		return;
 	}
-	wf_fiber_resume(&worker->sched, fiber, &start);
-	settle(worker);
+	resume(worker, p, &start);
 }
 
 static void run_owned(struct wf_worker *worker, struct wf_proc *p)
 {
 	wf_proc_serve_remote(p);
 	p->live.run = WF_RUNNING;
-	wf_fiber_resume(&worker->sched, p->live.fiber, NULL);
-	settle(worker);
+	resume(worker, p, NULL);
 }
 
 static void run_movable(struct wf_worker *worker, struct wf_proc *p)
@@ -284,8 +301,7 @@ static void run_movable(struct wf_worker *worker, struct wf_proc *p)
 		running = (wf_word_with_phase(word, WF_RUNNING) & ~WF_WORD_OWNER)
 			| (uint64_t)worker->number << WF_WORD_OWNER_SHIFT;
 	while (!wf_u64_cas(&p->word, &word, running));
-	wf_fiber_resume(&worker->sched, p->live.fiber, NULL);
-	settle(worker);
+	resume(worker, p, NULL);
 }
 
 static void run_one(struct wf_worker *worker, struct wf_proc *p)
@@ -383,15 +399,18 @@ unsigned wf_worker_run_batch(struct wf_worker *worker, unsigned budget)
 	while (picks < budget) {
 		unsigned last = least(least(clock_due, io_due), budget) - 1;
 		struct wf_proc *p = wf_queue_pick(worker);
+		unsigned direct;
 
 		if (!p)
 			break;
 		/* A search has found something: who relied on it is told before this one runs. */
 		if (WF_UNLIKELY(worker->searching) && !WF_PLANTED(search_ends_after_run))
 			wf_worker_search_end(worker);
-		worker->direct_left = last - picks;
+		/* D1 and D2 would pass by the hooks. */
+		direct = WF_LIKELY(!worker->hooks_runs) ? last - picks : 0;
+		worker->direct_left = direct;
 		run_one(worker, p);
-		picks = last - worker->direct_left + 1;
+		picks += direct - worker->direct_left + 1;
 		if (WF_UNLIKELY(picks == clock_due)) {
 			clock_due += WF_CLOCK_PICKS;
 			worker->now = wf_rt_now(worker->rt);
@@ -403,6 +422,8 @@ unsigned wf_worker_run_batch(struct wf_worker *worker, unsigned budget)
 			wf_worker_poll_busy(worker);
 		}
 	}
+	if (picks > 0)
+		wf_watch_set(worker, WF_WATCH_NOTHING, 0);
 	wf_count(&worker->counters.picks, picks);
 	return picks;
 }

@@ -10,6 +10,7 @@
 #include "core/describe.h"
 #include "core/embed.h"
 #include "core/guard.h"
+#include "core/hooks.h"
 #include "core/internal.h"
 #include "core/log.h"
 #include "core/memory.h"
@@ -187,6 +188,8 @@ static int read_opts(struct weft_rt *rt, const struct weft_rt_opts *opts)
 		&& (opts->stack_size < STACK_BYTES_MIN || opts->stack_size > STACK_BYTES_MAX))
 		return refuse(rt, "options", -EINVAL, "a stack of %zu bytes is outside %zu to %zu",
 			opts->stack_size, STACK_BYTES_MIN, STACK_BYTES_MAX);
+	if (wf_hooks_read(rt, opts->hooks) < 0)
+		return refuse(rt, "options", -EINVAL, "hooks: " WF_OPTS_SIZE_TEXT);
 	if (opts->flags & WEFT_RT_RAISE_FD_LIMIT)
 		raise_fd_limit();
 	if (opts->processes_max > WF_INDEX_MASK)
@@ -242,6 +245,7 @@ static int make_workers(
 		wf_injector_init(&worker->inbox);
 		wf_wheel_init(&worker->wheel, now);
 		wf_stack_pool_init(&worker->stacks);
+		wf_hooks_worker_init(worker);
 	}
 	return 0;
 }

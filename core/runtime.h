@@ -97,6 +97,10 @@ struct weft_rt {
 	void *io;
 	struct wf_rcu_domain *rcu;
 	struct wf_stack_depot *depot;
+	struct weft_hooks hooks;
+	weft_time stall_ns;          /* WEFT_FOREVER: no monitor */
+	struct wf_monitor *monitor;  /* NULL: none */
+	int stall_signal;            /* 0: stalls are reported without a backtrace */
 
 	struct wf_embed embed;
 

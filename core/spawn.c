@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/hooks.h"
 #include "core/inbox.h"
 #include "core/internal.h"
 #include "core/join.h"
@@ -208,6 +209,15 @@ static void pid_set(struct weft_rt *rt, struct wf_proc *p, uint64_t word, weft_p
 	*pid_out = wf_pid_make(wf_word_generation(word), rt->slot, p->index);
 }
 
+/* Before anybody can see it: whatever happens to it comes after this. */
+WF_INLINE void tell_spawn(
+	struct weft_rt *rt, const struct wf_worker *worker, struct wf_proc *p, uint64_t word)
+{
+	if (WF_UNLIKELY(worker ? worker->hooks_spawn : rt->hooks.process_spawn != NULL))
+		wf_hooks_process_spawn(
+			rt, wf_pid_make(wf_word_generation(word), rt->slot, p->index));
+}
+
 static int spawn_counted(struct weft_rt *rt, struct wf_worker *worker, weft_fn fn, void *arg,
 	const struct weft_spawn_opts *opts, weft_pid *pid_out)
 {
@@ -230,9 +240,12 @@ static int spawn_counted(struct weft_rt *rt, struct wf_worker *worker, weft_fn f
 	}
 	if (pid_out)
 		pid_set(rt, p, word, pid_out);
+	if (WF_LIKELY(r == 0))
+		tell_spawn(rt, worker, p, word);
 	if (WF_UNLIKELY(r < 0)) {
 		wf_table_untake(rt, worker, p);
 	} else if (WF_UNLIKELY(!publish(rt, worker, p, word))) {
+		wf_hooks_process_end(rt, p, word, -ESHUTDOWN);
 		drop_stack(rt, p);
 		/* Not at once: a look at the table may have found it. */
 		wf_table_retire(rt, worker, p);
@@ -402,6 +415,7 @@ int weft_spawn_commit(weft_pid pid, weft_fn fn, void *arg, const struct weft_spa
 	p->fresh.fn = fn;
 	p->fresh.arg = arg;
 	word = wf_u64_load_relaxed(&p->word);
+	tell_spawn(worker->rt, worker, p, word);
 	do
 		new = committed_word(worker, word, &own);
 	while (!wf_u64_cas(&p->word, &word, new));

@@ -75,11 +75,38 @@ struct weft_allocator {
 	void *ctx;
 };
 
+/*
+ * Calls of the host's at certain moments; those left NULL are not made, and cost nothing. On the
+ * worker concerned, outside a process: what can park gives -EPERM there. They must not block, nor
+ * stay long: they hold up every process of the worker. They may wake, post and weft_rt_spawn().
+ */
+struct weft_hooks {
+	size_t size; /* sizeof(struct weft_hooks) */
+	void *ctx;   /* passed to each */
+	/* The worker's first and last act; each start has its stop. */
+	void (*thread_start)(void *ctx, int worker);
+	void (*thread_stop)(void *ctx, int worker);
+	/* Around each time it may sleep. What the first makes ready is run without a sleep. */
+	void (*thread_park)(void *ctx, int worker);
+	void (*thread_unpark)(void *ctx, int worker);
+	/*
+	 * A process is about to exist: on the thread that spawns it (also a foreign one), before it
+	 * can run. Each is followed by one process_end, with -ESHUTDOWN if a stop takes it back.
+	 */
+	void (*process_spawn)(void *ctx, weft_pid pid);
+	/* It has ended: before its join returns. `exit` is valid during the call. */
+	void (*process_end)(void *ctx, const struct weft_exit *exit);
+	/* Around each time it runs, from where it begins or goes on to where it parks or ends. */
+	void (*before_run)(void *ctx, weft_pid pid);
+	void (*after_run)(void *ctx, weft_pid pid);
+};
+
 /* What went wrong, where. */
 struct weft_error {
 	int error;        /* negative errno */
 	int worker;       /* -1: none in particular */
-	const char *step; /* "options", "cpus", "thread", "pin", "driver", "poll", …; static */
+	/* "options", "cpus", "thread", "pin", "driver", "poll", "user function", …; static */
+	const char *step;
 	char text[160];   /* one line for people */
 };
 
@@ -104,6 +131,13 @@ struct weft_rt_opts {
 	 * which leaves all other fields unread).
 	 */
 	struct weft_error *error;
+	const struct weft_hooks *hooks; /* copied. NULL: none */
+	/*
+	 * A process that holds its worker for longer than this, in nanoseconds, is named on the log
+	 * (warn): once for each time, at most once a second for a worker. 0: 25 ms. WEFT_FOREVER:
+	 * never, and no thread that looks after it.
+	 */
+	weft_time stall_ns;
 };
 
 /* struct weft_rt_opts.flags */
@@ -111,14 +145,22 @@ struct weft_rt_opts {
 #define WEFT_RT_RAISE_FD_LIMIT (1u << 1) /* raise RLIMIT_NOFILE's soft limit to the hard one */
 #define WEFT_RT_GUARD_MPROTECT (1u << 2) /* guards by mprotect also where the kernel has better */
 #define WEFT_RT_EMBEDDED       (1u << 3) /* no worker thread: weft_rt_poll(), below */
+/*
+ * The report of a stall (stall_ns) says where the process is, as far as it is compiled with frame
+ * pointers. Takes the highest real-time signal that nobody handles, and gives it back; workers get
+ * that signal while they stall in a computation, hardly ever in a system call (which it could
+ * interrupt). Symbols are those of the dynamic symbol table.
+ */
+#define WEFT_RT_STALL_BACKTRACE (1u << 4)
 
 /*
  * The whole life of a server: makes a runtime, runs fn(arg) as its first process, and returns when
- * no process is left. Pins workers, reports stack overflows, and owns SIGINT and SIGTERM while it
- * runs: either starts a graceful stop (weft_serve() returns, connections finish, what is left after
- * grace_ns is cancelled); a second one cancels at once. Reads WEFT_WORKERS, WEFT_CPUS, WEFT_IDLE
- * (adaptive, park, spin), WEFT_DRIVER from the environment where the options leave the default; a
- * wrong value there, or of WEFT_LOG, is -EINVAL. A failure to begin is also one line on the log.
+ * no process is left. Pins workers, reports stack overflows, says where a process stalls (both
+ * flags), and owns SIGINT and SIGTERM while it runs: either starts a graceful stop (weft_serve()
+ * returns, connections finish, what is left after grace_ns is cancelled); a second one cancels at
+ * once. Reads WEFT_WORKERS, WEFT_CPUS, WEFT_IDLE (adaptive, park, spin), WEFT_DRIVER from the
+ * environment where the options leave the default; a wrong value there, or of WEFT_LOG, is -EINVAL.
+ * A failure to begin is also one line on the log.
  * Threads: one that is in no runtime, best before others exist (they would have to block the two
  * signals). Blocks: until the runtime has ended.
  * Returns: the first process's result, or the runtime's error (negative errno, as
@@ -169,7 +211,7 @@ WEFT_API int weft_rt_error(weft_rt *rt, unsigned n, struct weft_error *error_out
  * it too, and gives -EDEADLK unless it has ended. May be called again, also at once from several
  * threads: the shortest grace counts.
  * Returns: 0 (ended, or begun if called from inside); -ETIMEDOUT: something is still alive, the
- * stop goes on.
+ * stop goes on; -EDEADLK: the same, and it cannot be waited for here.
  */
 WEFT_API int weft_rt_stop(weft_rt *rt, weft_time grace_ns, weft_time deadline);
 

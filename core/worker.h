@@ -97,6 +97,7 @@ struct wf_worker {
 	struct wf_fifo yielded;     /* joins `list` after the next driver poll */
 	struct wf_fifo yielded_movable; /* joins the ring then */
 	unsigned direct_left;       /* switches between fibers until the loop must look again */
+	wf_atomic_u64 watch;        /* what runs (wf_watch_set); stores by the owner, read by all */
 	unsigned injector_picks;    /* since the injector was last looked at */
 	bool list_turn;             /* the alternation of list and ring */
 	bool classes;               /* a high or a low process is ready: `high`, `low` */
@@ -104,6 +105,7 @@ struct wf_worker {
 	bool work_wake_due;
 	bool searching;             /* counted in the idle word */
 	bool driver_failed;
+	bool hooks_runs;            /* of struct weft_hooks: process_end, before_run, after_run */
 	weft_time slice_start;      /* first weft_should_yield() of this run; 0: none yet */
 	unsigned number;
 	struct wf_proc *free;       /* headers never used or from others, linked by run.next */
@@ -124,10 +126,13 @@ struct wf_worker {
 	struct wf_idle_policy idle;
 	unsigned seen_stop;         /* the last rt->stop_phase acted upon */
 	bool closed;                /* this worker has seen that the table is closed */
+	bool hooks_spawn;           /* of struct weft_hooks: process_spawn */
 	bool swept;
 	int cpu;                    /* pinned to; -1: not pinned */
 	pthread_t thread;
 	bool thread_started;
+	int thread_id;              /* the kernel's; constant once it has booted */
+	const char *stack_base;     /* of the thread's own stack: its frames lie below */
 	struct wf_guard_thread guard; /* its signal stack */
 	uint64_t stacks_refused;
 	weft_time stack_logged_at;
@@ -153,6 +158,38 @@ WF_INLINE struct wf_open_driver *wf_worker_main_driver(struct wf_worker *worker)
 WF_INLINE void wf_count(wf_atomic_u64 *counter, uint64_t n)
 {
 	wf_u64_store_relaxed(counter, wf_u64_load_relaxed(counter) + n);
+}
+
+/*
+ * `watch`: what the worker runs, and which run that is: number of the run 36 | kind 2 | index 26.
+ * The same word twice means that it has not come back to the scheduler in between.
+ */
+enum wf_watch {
+	WF_WATCH_NOTHING,
+	WF_WATCH_PROCESS, /* with its index */
+	WF_WATCH_CALL,    /* a post, or a function of weft_rt_run_on_workers() */
+};
+
+#define WF_WATCH_KIND_SHIFT WF_INDEX_BITS
+#define WF_WATCH_WHAT       (((uint64_t)1 << (WF_INDEX_BITS + 2)) - 1)
+
+/* Owner: a new run of something. A plain store for the monitor: nothing is ordered by it. */
+WF_INLINE void wf_watch_set(struct wf_worker *worker, enum wf_watch kind, uint32_t index)
+{
+	uint64_t number = (wf_u64_load_relaxed(&worker->watch) | WF_WATCH_WHAT) + 1;
+
+	wf_u64_store_relaxed(
+		&worker->watch, number | (uint64_t)kind << WF_WATCH_KIND_SHIFT | index);
+}
+
+WF_INLINE enum wf_watch wf_watch_kind(uint64_t watch)
+{
+	return (enum wf_watch)((watch & WF_WATCH_WHAT) >> WF_WATCH_KIND_SHIFT);
+}
+
+WF_INLINE uint32_t wf_watch_index(uint64_t watch)
+{
+	return (uint32_t)watch & WF_INDEX_MASK;
 }
 
 /*
