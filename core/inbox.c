@@ -1,6 +1,7 @@
 /* inbox.c: sending to, and draining, a worker's inbox. */
 #include "core/inbox.h"
 
+#include "core/control.h"
 #include "core/post.h"
 #include "core/queue.h"
 #include "core/wake.h"
@@ -41,7 +42,14 @@ static void handle(struct wf_worker *worker, struct wf_node *node)
 		wf_table_returned(worker, WF_CONTAINER_OF(node, struct wf_retire_batch, node));
 		break;
 	case WF_MESSAGE_POST:
+		wf_watch_set(worker, WF_WATCH_CALL, 0);
 		wf_post_run(worker, node);
+		wf_watch_set(worker, WF_WATCH_NOTHING, 0);
+		break;
+	case WF_MESSAGE_CALL:
+		wf_watch_set(worker, WF_WATCH_CALL, 0);
+		wf_control_run(worker, node);
+		wf_watch_set(worker, WF_WATCH_NOTHING, 0);
 		break;
 	}
 }

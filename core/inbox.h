@@ -17,6 +17,7 @@ enum wf_message {
 	WF_MESSAGE_RETIRE,  /* struct wf_proc.run: a header given up by a foreign thread */
 	WF_MESSAGE_RETIRED, /* struct wf_retire_batch.node: past its grace period */
 	WF_MESSAGE_POST,    /* struct post in post.c: weft_post() */
+	WF_MESSAGE_CALL,    /* struct call_part in control.c: weft_rt_run_on_workers() */
 };
 
 /* Any thread. False: the runtime has ended, nothing was sent. */

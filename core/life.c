@@ -7,6 +7,7 @@
  * sees them, and the phase goes back. Workers' own spawns come from processes, which are alive.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "core/internal.h"
 #include "core/registry.h"
@@ -231,39 +232,90 @@ void wf_life_check(struct wf_worker *worker)
 /* --- who is left --- */
 
 struct survivors {
-	struct weft_rt *rt;
+	const struct weft_rt *rt;
+	struct weft_survivor *out;
+	unsigned max;
 	unsigned count;
 };
 
-static void log_survivor(void *ctx, struct wf_proc *p)
+/* What else than processes can be alive is added here too. */
+static void add_survivor(struct survivors *survivors, const struct weft_survivor *survivor)
+{
+	if (survivors->count < survivors->max)
+		survivors->out[survivors->count] = *survivor;
+	survivors->count++;
+}
+
+/* The run state of a process that has an owner is the owner's: all that others see is who runs. */
+static const char *state_name(const struct weft_rt *rt, const struct wf_proc *p, uint64_t word)
+{
+	enum wf_phase phase = wf_word_phase(word);
+	uint64_t watch;
+
+	if (phase != WF_OWNED)
+		return wf_phase_name(phase);
+	watch = wf_u64_load_relaxed(&rt->workers[wf_word_owner(word)].watch);
+	return wf_watch_kind(watch) == WF_WATCH_PROCESS && wf_watch_index(watch) == p->index
+		? wf_phase_name(WF_RUNNING)
+		: wf_phase_name(WF_WAITING);
+}
+
+static bool has_owner(uint64_t word)
+{
+	enum wf_phase phase = wf_word_phase(word);
+
+	return phase == WF_OWNED || phase == WF_RUNNING || phase == WF_NOTIFIED
+		|| (word & (WF_WORD_PLACED | WF_WORD_ANCHORED));
+}
+
+static void add_process(void *ctx, struct wf_proc *p)
 {
 	struct survivors *survivors = ctx;
 	uint64_t word = wf_u64_load_acquire(&p->word);
 	enum wf_phase phase = wf_word_phase(word);
-	char text[WEFT_PID_TEXT_MAX];
-	const char *name;
+	struct weft_survivor survivor = { .worker = -1 };
 
 	if (phase == WF_FREE || phase == WF_DONE)
 		return;
-	if (survivors->count++ >= WF_SURVIVORS_LOGGED_MAX)
-		return;
-	name = p->ext ? p->ext->name : "";
-	weft_pid_format(
-		wf_pid_make(wf_word_generation(word), survivors->rt->slot, p->index), text);
-	wf_log(survivors->rt, WEFT_LOG_WARN, "still alive: process %s \"%s\" (%s) on worker %u",
-		text, name, wf_phase_name(phase), wf_word_owner(word));
+	survivor.pid = wf_pid_make(wf_word_generation(word), survivors->rt->slot, p->index);
+	survivor.state = state_name(survivors->rt, p, word);
+	if (has_owner(word))
+		survivor.worker = (int)wf_word_owner(word);
+	/* A reservation's is being made. */
+	if (phase != WF_RESERVED && p->ext)
+		memcpy(survivor.name, p->ext->name, sizeof survivor.name);
+	add_survivor(survivors, &survivor);
 }
 
-void wf_life_log_survivors(struct weft_rt *rt)
+int weft_rt_survivors(weft_rt *rt, struct weft_survivor *out, unsigned max)
 {
-	struct survivors survivors = { rt, 0 };
+	struct survivors survivors = { rt, out, max, 0 };
 	bool foreign = !wf_worker_self();
 
 	if (foreign)
 		wf_rcu_enter_foreign();
-	wf_table_each(&rt->table, 0, 1, log_survivor, &survivors);
+	wf_table_each(&rt->table, 0, 1, add_process, &survivors);
 	if (foreign)
 		wf_rcu_exit_foreign();
-	if (survivors.count > WF_SURVIVORS_LOGGED_MAX)
-		wf_log(rt, WEFT_LOG_WARN, "still alive: %u processes in all", survivors.count);
+	return (int)survivors.count;
+}
+
+void wf_life_log_survivors(struct weft_rt *rt)
+{
+	struct weft_survivor list[WF_SURVIVORS_LOGGED_MAX];
+	unsigned count = (unsigned)weft_rt_survivors(rt, list, WF_SURVIVORS_LOGGED_MAX);
+	char text[WEFT_PID_TEXT_MAX];
+
+	for (unsigned i = 0; i < count && i < WF_SURVIVORS_LOGGED_MAX; i++) {
+		weft_pid_format(list[i].pid, text);
+		if (list[i].worker >= 0)
+			wf_log(rt, WEFT_LOG_WARN,
+				"still alive: process %s \"%s\" (%s) on worker %d", text,
+				list[i].name, list[i].state, list[i].worker);
+		else
+			wf_log(rt, WEFT_LOG_WARN, "still alive: process %s \"%s\" (%s)", text,
+				list[i].name, list[i].state);
+	}
+	if (count > WF_SURVIVORS_LOGGED_MAX)
+		wf_log(rt, WEFT_LOG_WARN, "still alive: %u processes in all", count);
 }

@@ -289,6 +289,50 @@ WEFT_API int weft_rt_spawn(weft_rt *rt, weft_fn fn, void *arg, const struct weft
  */
 WEFT_API int weft_post(weft_rt *rt, void (*fn)(void *arg), void *arg);
 
+/*
+ * Runs fn(arg) once on every worker of `rt`, between two processes: for state that each thread has
+ * (caches, counters, a library's per-thread setup). fn must not block; calls that can park give
+ * -EPERM inside it. Counts as alive until the last has run. A negative return is an error of the
+ * runtime (step "user function", with the worker) and stops it at once; the other workers run fn
+ * all the same.
+ * Ownership: once this has returned 0 `arg` is fn's; dtor(arg) (may be NULL) runs once, after the
+ * last fn, on that worker. On failure `arg` is still the caller's, and dtor does not run.
+ * Threads: any thread. Blocks: never: fn may run later than this returns.
+ * Returns: 0; -ESHUTDOWN; -ENOMEM; -EINVAL (no fn).
+ */
+WEFT_API int weft_rt_run_on_workers(
+	weft_rt *rt, int (*fn)(void *arg), void *arg, void (*dtor)(void *arg));
+
+/*
+ * Runs fn(arg) as a process of `rt` and waits until that process has ended; the runtime goes on,
+ * started or not. opts may be NULL; WEFT_DETACHED and WEFT_SUSPENDED are -EINVAL. The process's
+ * result, or error, goes to result_out (may be NULL).
+ * Ownership: `arg` as with weft_rt_spawn().
+ * Threads: any thread outside every worker. Blocks: the thread. Cancel: that of the process.
+ * Returns: 0: it has ended; -EDEADLK inside a runtime, of any kind: nothing has happened; errors as
+ * weft_rt_spawn(); -ESRCH, -EBUSY: the process told its id to somebody, who joins it too.
+ */
+WEFT_API int weft_rt_block_on(weft_rt *rt, weft_fn fn, void *arg,
+	const struct weft_spawn_opts *opts, int *result_out);
+
+/* Something that is alive in a runtime. */
+struct weft_survivor {
+	weft_pid pid;
+	char name[32];     /* "" if it has none */
+	/* "running", "waiting" (for its turn too, if it stays on one worker), "new", …; static */
+	const char *state;
+	int worker;        /* that it belongs to; -1: to none in particular */
+	uint64_t reserved[4];
+};
+
+/*
+ * Who is alive: for messages about a stop that takes long. Each was so at some moment of the call.
+ * out: the first `max` of them; may be NULL if max is 0.
+ * Threads: any thread. Blocks: never; takes time in proportion to all processes there were at once.
+ * Returns: how many there are, perhaps more than max.
+ */
+WEFT_API int weft_rt_survivors(weft_rt *rt, struct weft_survivor *out, unsigned max);
+
 /* "major.minor.patch" of the library in use. Threads: any thread. */
 WEFT_API const char *weft_version(void);
 
