@@ -22,6 +22,7 @@ static const struct {
 	{ ETIME, "deadline passed" },
 	{ EAGAIN, "would have to wait, or a limit is reached" },
 	{ ECANCELED, "cancelled" },
+	{ EINTR, "stopped by a signal" },
 	{ ENOENT, "unknown name" },
 	{ ESRCH, "no such process" },
 	{ EPERM, "not allowed here (outside a process?)" },

@@ -19,8 +19,8 @@
 #include "timer/clock.h"
 
 #define RT_FLAGS                                                                   \
-	(WEFT_RT_GUARD_REPORT | WEFT_RT_RAISE_FD_LIMIT | WEFT_RT_GUARD_MPROTECT \
-		| WEFT_RT_EMBEDDED)
+	(WEFT_RT_GUARD_REPORT | WEFT_RT_RAISE_FD_LIMIT | WEFT_RT_GUARD_MPROTECT    \
+		| WEFT_RT_EMBEDDED | WEFT_RT_SIGNALS)
 #define STACK_BYTES_MIN ((size_t)16384)
 #define STACK_BYTES_MAX ((size_t)1 << 30)
 
@@ -181,9 +181,11 @@ static int read_opts(struct weft_rt *rt, const struct weft_rt_opts *opts)
 	if ((unsigned)opts->idle > WEFT_IDLE_SPIN || (unsigned)opts->pin > WEFT_PIN_OFF)
 		return refuse(rt, "options", -EINVAL, "unknown value of idle or pin");
 	if ((opts->flags & WEFT_RT_EMBEDDED)
-		&& (opts->workers > 1 || opts->cpus || opts->pin == WEFT_PIN_ON))
+		&& (opts->workers > 1 || opts->cpus || opts->pin == WEFT_PIN_ON
+			|| (opts->flags & WEFT_RT_SIGNALS)))
 		return refuse(rt, "options", -EINVAL,
-			"an embedded runtime has one worker, on a thread that is not pinned");
+			"an embedded runtime has one worker, on a thread that is not pinned and "
+			"owns no signals");
 	if (opts->stack_size
 		&& (opts->stack_size < STACK_BYTES_MIN || opts->stack_size > STACK_BYTES_MAX))
 		return refuse(rt, "options", -EINVAL, "a stack of %zu bytes is outside %zu to %zu",
@@ -356,17 +358,25 @@ static int make(struct weft_rt *rt, const struct weft_rt_opts *opts,
 	if (r < 0)
 		return r;
 	rt->calibrate = rt->idle_mode == WEFT_IDLE_ADAPTIVE && rt->may_spin;
-	r = make_parts(rt, opts, &cpus);
+	r = rt->flags & WEFT_RT_SIGNALS ? wf_coordinator_open(rt, opts->grace_ns) : 0;
 	if (r < 0)
 		return r;
+	r = make_parts(rt, opts, &cpus);
+	if (r < 0)
+		goto no_parts;
 	wf_idle_init(&rt->idle, rt->worker_count);
 	wf_injector_init(&rt->injector);
 	wf_registry_publish(rt);
 	r = wf_boot_start(rt);
-	if (r < 0) {
-		wf_registry_withdraw(rt);
-		unmake_parts(rt);
-	}
+	if (r < 0)
+		goto no_threads;
+	return 0;
+
+no_threads:
+	wf_registry_withdraw(rt);
+	unmake_parts(rt);
+no_parts:
+	wf_coordinator_close(rt);
 	return r;
 }
 
@@ -382,6 +392,7 @@ static struct weft_rt *allocate_rt(const struct weft_rt_opts *opts)
 	memset(rt, 0, sizeof *rt);
 	rt->allocator = allocator;
 	rt->ended_fd = -1;
+	rt->coordinator = (struct wf_coordinator)WF_COORDINATOR_NONE;
 	wf_u64_store_relaxed(&rt->grace_deadline, (uint64_t)WEFT_FOREVER);
 	wf_log_setup(rt, opts->log, opts->log_ctx);
 	return rt;
@@ -469,8 +480,11 @@ int weft_rt_run(weft_rt *rt)
 	if ((rt->flags & WEFT_RT_EMBEDDED) && !wf_embed_is_owner(rt))
 		return -EPERM;
 	(void)weft_rt_start(rt);
+	if (rt->coordinator.signal_fd >= 0)
+		(void)wf_coordinator_serve(rt);
 	if (!await_end(rt, WEFT_FOREVER))
 		return -EDEADLK; /* virtual clock: whoever is alive waits for ever */
+	wf_coordinator_release(rt);
 	return weft_rt_error(rt, 0, &error) == 0 ? error.error : 0;
 }
 
@@ -508,6 +522,7 @@ int weft_rt_destroy(weft_rt *rt, weft_time deadline)
 	while (wf_foreign_busy(rt))
 		wf_futex_wait(&never, 0, weft_after(WEFT_US(100)));
 	unmake_parts(rt);
+	wf_coordinator_close(rt);
 	free_rt(rt);
 	return 0;
 }

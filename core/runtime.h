@@ -24,6 +24,7 @@
 
 #include <pthread.h>
 
+#include "core/coordinator.h"
 #include "core/sched.h"
 #include "core/worker.h"
 #include "sync/idle.h"
@@ -114,7 +115,8 @@ struct weft_rt {
 	wf_atomic_u32 close_acks;
 	wf_atomic_u32 sweeps_done;
 	wf_atomic_u32 workers_ended; /* futex */
-	int ended_fd;                /* an eventfd of weft_main()'s that is told, or -1 */
+	int ended_fd;                /* an eventfd of the coordinator's that is told, or -1 */
+	struct wf_coordinator coordinator; /* its thread's */
 	wf_atomic_u32 workers_booted; /* futex */
 	wf_atomic_u32 boot_failed;
 	wf_atomic_u32 calibration_round; /* futex; boot.c */

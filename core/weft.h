@@ -28,6 +28,7 @@
 #include <weft/time.h>
 #include <weft/process.h>
 #include <weft/io.h>
+#include <weft/signal.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -125,7 +126,7 @@ struct weft_rt_opts {
 	weft_log_fn log;         /* NULL: stderr, at the level WEFT_LOG names (default: warn) */
 	void *log_ctx;
 	unsigned flags;          /* WEFT_RT_* */
-	weft_time grace_ns;      /* weft_main: how long SIGTERM waits for processes; 0: 10 s */
+	weft_time grace_ns;      /* how long a signal's stop waits for processes; 0: 10 s */
 	/*
 	 * weft_rt_create, weft_main: receives the details of a failure (but of a wrong `size`,
 	 * which leaves all other fields unread).
@@ -152,20 +153,28 @@ struct weft_rt_opts {
  * interrupt). Symbols are those of the dynamic symbol table.
  */
 #define WEFT_RT_STALL_BACKTRACE (1u << 4)
+/*
+ * Owns the signals of <weft/signal.h>, which has the rule of what they do: from weft_rt_create() on
+ * they are blocked in its thread, weft_rt_run() reads them, and gives thread and signals back when
+ * the runtime has ended (so does weft_rt_destroy()). Call all three on one thread, the first before
+ * the program has others: those would have to block the signals too. Not with WEFT_RT_EMBEDDED.
+ */
+#define WEFT_RT_SIGNALS        (1u << 5)
 
 /*
  * The whole life of a server: makes a runtime, runs fn(arg) as its first process, and returns when
  * no process is left. Pins workers, reports stack overflows, says where a process stalls (both
- * flags), and owns SIGINT and SIGTERM while it runs: either starts a graceful stop (weft_serve()
- * returns, connections finish, what is left after grace_ns is cancelled); a second one cancels at
- * once. Reads WEFT_WORKERS, WEFT_CPUS, WEFT_IDLE (adaptive, park, spin), WEFT_DRIVER from the
- * environment where the options leave the default; a wrong value there, or of WEFT_LOG, is -EINVAL.
- * A failure to begin is also one line on the log.
- * Threads: one that is in no runtime, best before others exist (they would have to block the two
+ * flags), and owns the signals of <weft/signal.h> while it runs. SIGINT and SIGTERM that no process
+ * has subscribed to start a graceful stop (weft_serve() returns, connections finish, what is left
+ * after grace_ns is cancelled), which is no error; a second one cancels at once. Reads
+ * WEFT_WORKERS, WEFT_CPUS, WEFT_IDLE (adaptive, park, spin), WEFT_DRIVER from the environment where
+ * the options leave the default; a wrong value there, or of WEFT_LOG, is -EINVAL. A failure to
+ * begin is also one line on the log.
+ * Threads: one that is in no runtime, best before others exist (they would have to block the
  * signals). Blocks: until the runtime has ended.
  * Returns: the first process's result, or the runtime's error (negative errno, as
- * weft_rt_create/weft_rt_run); -ETIMEDOUT if processes outlive their cancellation by 5 s: they are
- * named on the log, still run, and nothing is freed.
+ * weft_rt_create/weft_rt_run), -EINTR after a SIGQUIT that nobody handled; -ETIMEDOUT if processes
+ * outlive their cancellation by 5 s: they are named on the log, still run, and nothing is freed.
  */
 WEFT_API int weft_main(const struct weft_rt_opts *opts, weft_fn fn, void *arg);
 
@@ -176,7 +185,8 @@ WEFT_API int weft_main(const struct weft_rt_opts *opts, weft_fn fn, void *arg);
  * the thread, for milliseconds.
  * Returns: 0; -EINVAL (a bad option: the text says which); -ENODEV (an explicit CPU list that
  * cannot be honoured, an unknown driver); -EAGAIN (a thread refused, or 63 runtimes exist);
- * -ENOMEM; -EMFILE; -EDEADLK inside a runtime; other errors of the failing step.
+ * -ENOMEM; -EMFILE; -EBUSY (WEFT_RT_SIGNALS, and another runtime has it); -EDEADLK inside a
+ * runtime; other errors of the failing step.
  */
 WEFT_API int weft_rt_create(const struct weft_rt_opts *opts, weft_rt **rt_out);
 
@@ -189,9 +199,10 @@ WEFT_API int weft_rt_start(weft_rt *rt);
 /*
  * weft_rt_start(), then waits until the runtime has ended: nothing is alive, it was stopped, or it
  * failed.
- * Threads: one thread, outside every worker. Blocks: the thread.
- * Returns: 0, or the first error; weft_rt_error() tells all. -EDEADLK from a worker; -EPERM: of an
- * embedded runtime, on another thread than its own.
+ * Threads: one thread, outside every worker; with WEFT_RT_SIGNALS the one that made the runtime.
+ * Blocks: the thread.
+ * Returns: 0, or the first error; weft_rt_error() tells all. -EINTR: a signal to stop that nobody
+ * handled. -EDEADLK from a worker; -EPERM: of an embedded runtime, on another thread than its own.
  */
 WEFT_API int weft_rt_run(weft_rt *rt);
 

@@ -363,7 +363,7 @@ static sigset_t block(int sig)
 	return set;
 }
 
-/* core/main.c, core/thread.c: "the new thread inherits the mask". */
+/* core/coordinator.c, core/thread.c: "the new thread inherits the mask". */
 Test(kernel_thread, threads_inherit_blocked_signals)
 {
 	int blocked = 0;
@@ -373,7 +373,7 @@ Test(kernel_thread, threads_inherit_blocked_signals)
 	cr_assert_eq(blocked, 1);
 }
 
-/* core/main.c: reading takes a signal away for good, and it does nothing when unblocked. */
+/* core/coordinator.c: reading takes a signal away for good, and it does nothing when unblocked. */
 Test(kernel_thread, a_signal_that_was_read_is_not_delivered)
 {
 	struct signalfd_siginfo info;

@@ -47,7 +47,7 @@ OWNED_HEADERS = {
 OWNERS = {
     "threads": (r"\bpthread_\w+\s*\(", {
         "core/thread.c": "the wrapper",
-        "core/main.c": "weft_main blocks its signals before workers exist",
+        "core/coordinator.c": "blocks its signals before workers exist",
         "io/resolve.c": "threads for the C library's resolver, which belong to no runtime",
         "sync/rcu.c": "the reclaimer's thread, and the end of foreign threads",
         "sync/spinlock.h": "who holds it, in debug builds",
@@ -109,8 +109,8 @@ UNASKED = {
     ("core/guard.c", "sigaltstack"): "with our own arguments it cannot fail",
     ("core/guard.c", "syscall"): "a signal to this thread, from a signal handler",
     ("core/guard.c", "write"): "the last words before abort()",
-    ("core/main.c", "close"): "an eventfd and a signalfd: nothing is reported",
-    ("core/main.c", "read"): "a non-blocking signalfd: nothing there is its only error",
+    ("core/coordinator.c", "close"): "an eventfd and a signalfd: nothing is reported",
+    ("core/coordinator.c", "read"): "a non-blocking signalfd: nothing there is its only error",
     ("core/map.c", "close"): "of a file in /proc: nothing is reported",
     ("core/memory.c", "posix_memalign"): "called by wf_alloc(), which asks",
     ("core/runtime.c", "getrlimit"): "what fails there leaves the limit as it is",
