@@ -105,48 +105,6 @@ Test(faults, a_runtime_that_measures_is_made_or_nothing_is, .timeout = 120)
 	cr_assert_geq(faults_sweep(create, &opts, false), FAULTS_AT_LEAST(50));
 }
 
-/* --- Signals --- */
-
-static int handles_a_signal(void *arg)
-{
-	(void)arg;
-	cr_assert_eq(CALL(weft_signal_subscribe(WEFT_SIGNAL_BIT(SIGTERM))), 0);
-	cr_assert_eq(CALL(weft_signal_wait(WEFT_POLL)), -EAGAIN);
-	cr_assert_eq(kill(getpid(), SIGTERM), 0);
-	cr_assert_eq(CALL(weft_signal_wait(WEFT_FOREVER)), SIGTERM);
-	return 1;
-}
-
-/* The mask is given back whatever has failed; so are the signals, or the next run is refused. */
-static void run_owner(void *opts)
-{
-	sigset_t before, after;
-	weft_pid pid;
-	weft_rt *rt;
-
-	pthread_sigmask(SIG_SETMASK, NULL, &before);
-	rt = faults_rt(*(const struct weft_rt_opts *)opts);
-	if (rt) {
-		if (documented(CALL(weft_rt_spawn(rt, handles_a_signal, NULL, NULL, &pid)),
-			    -ENOMEM)) {
-			cr_assert_eq(CALL(weft_rt_run(rt)), 0);
-			join_as(pid, 1);
-		}
-		faults_rt_end(rt);
-	}
-	pthread_sigmask(SIG_SETMASK, NULL, &after);
-	for (int signo = 1; signo <= 64; signo++)
-		cr_assert_eq(sigismember(&after, signo), sigismember(&before, signo));
-}
-
-Test(faults, signals_are_owned_or_not, .timeout = 120)
-{
-	struct weft_rt_opts opts = {
-		.workers = 2, .idle = WEFT_IDLE_PARK, .flags = WEFT_RT_SIGNALS};
-
-	cr_assert_geq(faults_sweep(run_owner, &opts, true), FAULTS_AT_LEAST(70));
-}
-
 /* --- Arguments, whose destructor is called exactly once, or never --- */
 
 struct owned {
@@ -193,6 +151,48 @@ static void join_as(weft_pid pid, int body)
 
 	cr_assert_eq(CALL(weft_join(pid, &result, WEFT_FOREVER)), 0);
 	check_result(result, body);
+}
+
+/* --- Signals --- */
+
+static int handles_a_signal(void *arg)
+{
+	(void)arg;
+	cr_assert_eq(CALL(weft_signal_subscribe(WEFT_SIGNAL_BIT(SIGTERM))), 0);
+	cr_assert_eq(CALL(weft_signal_wait(WEFT_POLL)), -EAGAIN);
+	cr_assert_eq(kill(getpid(), SIGTERM), 0);
+	cr_assert_eq(CALL(weft_signal_wait(WEFT_FOREVER)), SIGTERM);
+	return 1;
+}
+
+/* The mask is given back whatever has failed; so are the signals, or the next run is refused. */
+static void run_owner(void *opts)
+{
+	sigset_t before, after;
+	weft_pid pid;
+	weft_rt *rt;
+
+	pthread_sigmask(SIG_SETMASK, NULL, &before);
+	rt = faults_rt(*(const struct weft_rt_opts *)opts);
+	if (rt) {
+		if (documented(CALL(weft_rt_spawn(rt, handles_a_signal, NULL, NULL, &pid)),
+			    -ENOMEM)) {
+			cr_assert_eq(CALL(weft_rt_run(rt)), 0);
+			join_as(pid, 1);
+		}
+		faults_rt_end(rt);
+	}
+	pthread_sigmask(SIG_SETMASK, NULL, &after);
+	for (int signo = 1; signo <= 64; signo++)
+		cr_assert_eq(sigismember(&after, signo), sigismember(&before, signo));
+}
+
+Test(faults, signals_are_owned_or_not, .timeout = 120)
+{
+	struct weft_rt_opts opts = {
+		.workers = 2, .idle = WEFT_IDLE_PARK, .flags = WEFT_RT_SIGNALS};
+
+	cr_assert_geq(faults_sweep(run_owner, &opts, true), FAULTS_AT_LEAST(70));
 }
 
 /* --- Spawning from inside --- */
