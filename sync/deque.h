@@ -6,14 +6,16 @@
  * start at 0 and are never reduced modulo anything, so none is ever reused: a compare-and-swap on
  * `top` cannot be fooled by A-B-A (a push per nanosecond needs 584 years to wrap).
  *
- * Two orders, one per build (WF_RUN_ORDER_FIFO):
+ * Two orders. A queue is used in one of them for life; both are in every build. WF_RUN_ORDER_FIFO
+ * says which one wf_deque_pop, _steal and _push (with its overflow) are of: the run queue's. The
+ * queue of scope children (core/queue.h) is in lifo order whatever that says.
  *
- *   fifo (1)  The owner pushes at bottom; owner and thieves both claim at top by compare-and-swap.
- *             A thief takes half (rounded up): it reads top, then bottom, copies, then claims all
- *             of it with one compare-and-swap. bottom never decreases.
- *   lifo (0)  Chase and Lev's deque ("Dynamic circular work-stealing deque", SPAA 2005) on a
- *             bounded ring: the owner pops at bottom, a thief takes one at top; they meet only over
- *             the last.
+ *   fifo  The owner pushes at bottom; owner and thieves both claim at top by compare-and-swap. A
+ *         thief takes half (rounded up): it reads top, then bottom, copies, then claims all of it
+ *         with one compare-and-swap. bottom never decreases. wf_deque_pop_oldest, _steal_half.
+ *   lifo  Chase and Lev's deque ("Dynamic circular work-stealing deque", SPAA 2005) on a bounded
+ *         ring: the owner pops at bottom, a thief takes one at top; they meet only over the last.
+ *         wf_deque_pop_newest, _steal_oldest.
  *
  * Invariants
  *   I1  top never decreases, and top <= bottom whenever the owner is outside pop (lifo).
@@ -110,7 +112,7 @@ static inline uint64_t wf_deque_room(struct wf_deque *d, uint64_t wanted)
 
 	if (WF_RING_SIZE - (bottom - d->cached_top) < wanted) {
 		/*
-		 * A1, with the compare-and-swap of wf_deque_steal: a thief's copy of a slot is over
+		 * A1, with T3, the thieves' compare-and-swap: a thief's copy of a slot is over
 		 * before the owner, who sees top beyond it, overwrites it. Without it the thief
 		 * claims an item that it never read.
 		 */
@@ -134,7 +136,8 @@ static inline unsigned wf_deque_push_many(struct wf_deque *d, void *const items[
 	for (i = 0; i < n; i++)
 		wf_ptr_store_relaxed(wf_deque_slot(d, bottom + i), items[i]);
 	/*
-	 * R1, with A3 in wf_deque_steal(): who sees bottom sees the slots below it, and the items.
+	 * R1, with A3 in wf_deque_steal_half() and wf_deque_steal_oldest(): who sees bottom sees
+	 * the slots below it, and the items.
 	 */
 	wf_u64_store_release(&d->bottom, bottom + n);
 	return n;
@@ -162,10 +165,10 @@ WF_INLINE void wf_deque_count_overflow(struct wf_deque *d)
 	wf_u64_store_relaxed(&d->overflows, wf_u64_load_relaxed(&d->overflows) + 1);
 }
 
-#if WF_RUN_ORDER_FIFO
+/* --- fifo --- */
 
 /* Q2. The oldest item, or NULL if there is none. */
-static inline void *wf_deque_pop(struct wf_deque *d)
+static inline void *wf_deque_pop_oldest(struct wf_deque *d)
 {
 	uint64_t bottom = wf_u64_load_relaxed(&d->bottom);
 	uint64_t top = wf_u64_load_relaxed(&d->top);
@@ -181,7 +184,7 @@ static inline void *wf_deque_pop(struct wf_deque *d)
 			wf_u64_store_release(&d->top, top + 1);
 			return item;
 		}
-		/* T2, with itself in wf_deque_steal: one of all claims of this index succeeds. */
+		/* T2, with itself in wf_deque_steal_half(): one of all claims of this index succeeds. */
 		if (WF_LIKELY(wf_u64_cas(&d->top, &top, top + 1))) {
 			d->cached_top = top + 1;
 			return item;
@@ -194,7 +197,7 @@ static inline void *wf_deque_pop(struct wf_deque *d)
  * Q3. Takes half of the victim's items (rounded up, at most `max`), the oldest, in order. Returns
  * how many: 0 if there were none, or after WF_DEQUE_STEAL_TRIES lost races.
  */
-static inline unsigned wf_deque_steal(struct wf_deque *victim, void *items[], unsigned max)
+static inline unsigned wf_deque_steal_half(struct wf_deque *victim, void *items[], unsigned max)
 {
 	unsigned tries, i;
 
@@ -224,6 +227,88 @@ static inline unsigned wf_deque_steal(struct wf_deque *victim, void *items[], un
 			return (unsigned)n;
 	}
 	return 0;
+}
+
+/* --- lifo --- */
+
+/* The newest item, or NULL if there is none. */
+static inline void *wf_deque_pop_newest(struct wf_deque *d)
+{
+	uint64_t bottom = wf_u64_load_relaxed(&d->bottom);
+	uint64_t top;
+	void *item;
+
+	/* Only the owner adds: empty now means empty until the owner pushes. Saves the exchange. */
+	if (bottom == wf_u64_load_relaxed(&d->top))
+		return NULL;
+	bottom--;
+	/*
+	 * T2, with A3 in wf_deque_steal_oldest(): announce the claim, then look where the thieves
+	 * are. One of the two sees the other; without StoreLoad order neither does, and both take
+	 * the item.
+	 */
+	if (WF_PLANTED(deque_pop_without_store_load))
+		wf_u64_store_release(&d->bottom, bottom);
+	else
+		(void)wf_u64_exchange(&d->bottom, bottom);
+	top = wf_u64_load_seq_cst(&d->top);
+	d->cached_top = top;
+	if (top < bottom)
+		return wf_ptr_load_relaxed(wf_deque_slot(d, bottom));
+	item = NULL;
+	if (top == bottom) {
+		item = wf_ptr_load_relaxed(wf_deque_slot(d, bottom));
+		/* T3, with itself in wf_deque_steal_oldest(): the last item goes to one of us. */
+		if (WF_PLANTED(deque_last_item_without_cas))
+			wf_u64_store_release(&d->top, top + 1);
+		else if (!wf_u64_cas(&d->top, &top, top + 1))
+			item = NULL;
+	}
+	wf_u64_store_release(&d->bottom, bottom + 1); /* R2, a release for I4 */
+	return item;
+}
+
+/*
+ * Takes the victim's oldest item, if max > 0. Returns 1, or 0 if there was none or after
+ * WF_DEQUE_STEAL_TRIES lost races.
+ */
+static inline unsigned wf_deque_steal_oldest(struct wf_deque *victim, void *items[], unsigned max)
+{
+	unsigned tries;
+
+	for (tries = 0; tries < WF_DEQUE_STEAL_TRIES && max > 0; tries++) {
+		/*
+		 * A2 and A3, with T2 in wf_deque_pop_newest(): seq_cst and in this order. The owner
+		 * lowers bottom, then reads top; a thief reads top, then bottom. Also with R1: the
+		 * slots below bottom are as the owner wrote them.
+		 */
+		uint64_t top = wf_u64_load_seq_cst(&victim->top);
+		uint64_t bottom = wf_u64_load_seq_cst(&victim->bottom);
+
+		if ((int64_t)(bottom - top) <= 0)
+			return 0;
+		items[0] = wf_ptr_load_relaxed(wf_deque_slot(victim, top));
+		/*
+		 * T3: with A1 (the copy is made before the owner may reuse the slot), and itself.
+		 */
+		if (wf_u64_cas(&victim->top, &top, top + 1))
+			return 1;
+	}
+	return 0;
+}
+
+/* --- the order of this build's run queue --- */
+
+#if WF_RUN_ORDER_FIFO
+
+WF_INLINE void *wf_deque_pop(struct wf_deque *d)
+{
+	return wf_deque_pop_oldest(d);
+}
+
+WF_INLINE unsigned wf_deque_steal(struct wf_deque *victim, void *items[], unsigned max)
+{
+	return wf_deque_steal_half(victim, items, max);
 }
 
 /* The ring is full. See "Overflow" at the file's top. */
@@ -265,69 +350,14 @@ WF_UNUSED WF_COLD static unsigned wf_deque_overflow(
 
 #else /* lifo */
 
-/* The newest item, or NULL if there is none. */
-static inline void *wf_deque_pop(struct wf_deque *d)
+WF_INLINE void *wf_deque_pop(struct wf_deque *d)
 {
-	uint64_t bottom = wf_u64_load_relaxed(&d->bottom);
-	uint64_t top;
-	void *item;
-
-	/* Only the owner adds: empty now means empty until the owner pushes. Saves the exchange. */
-	if (bottom == wf_u64_load_relaxed(&d->top))
-		return NULL;
-	bottom--;
-	/*
-	 * T2, with A3 in wf_deque_steal(): announce the claim, then look where the thieves are. One
-	 * of the two sees the other; without StoreLoad order neither does, and both take the item.
-	 */
-	if (WF_PLANTED(deque_pop_without_store_load))
-		wf_u64_store_release(&d->bottom, bottom);
-	else
-		(void)wf_u64_exchange(&d->bottom, bottom);
-	top = wf_u64_load_seq_cst(&d->top);
-	d->cached_top = top;
-	if (top < bottom)
-		return wf_ptr_load_relaxed(wf_deque_slot(d, bottom));
-	item = NULL;
-	if (top == bottom) {
-		item = wf_ptr_load_relaxed(wf_deque_slot(d, bottom));
-		/* T3, with itself in wf_deque_steal: the last item goes to one of us. */
-		if (WF_PLANTED(deque_last_item_without_cas))
-			wf_u64_store_release(&d->top, top + 1);
-		else if (!wf_u64_cas(&d->top, &top, top + 1))
-			item = NULL;
-	}
-	wf_u64_store_release(&d->bottom, bottom + 1); /* R2, a release for I4 */
-	return item;
+	return wf_deque_pop_newest(d);
 }
 
-/*
- * Takes the victim's oldest item, if max > 0. Returns 1, or 0 if there was none or after
- * WF_DEQUE_STEAL_TRIES lost races.
- */
-static inline unsigned wf_deque_steal(struct wf_deque *victim, void *items[], unsigned max)
+WF_INLINE unsigned wf_deque_steal(struct wf_deque *victim, void *items[], unsigned max)
 {
-	unsigned tries;
-
-	for (tries = 0; tries < WF_DEQUE_STEAL_TRIES && max > 0; tries++) {
-		/*
-		 * A2 and A3, with T2 in wf_deque_pop(): seq_cst and in this order. The owner lowers
-		 * bottom, then reads top; a thief reads top, then bottom. Also with R1: the slots
-		 * below bottom are as the owner wrote them.
-		 */
-		uint64_t top = wf_u64_load_seq_cst(&victim->top);
-		uint64_t bottom = wf_u64_load_seq_cst(&victim->bottom);
-
-		if ((int64_t)(bottom - top) <= 0)
-			return 0;
-		items[0] = wf_ptr_load_relaxed(wf_deque_slot(victim, top));
-		/*
-		 * T3: with A1 (the copy is made before the owner may reuse the slot), and itself.
-		 */
-		if (wf_u64_cas(&victim->top, &top, top + 1))
-			return 1;
-	}
-	return 0;
+	return wf_deque_steal_oldest(victim, items, max);
 }
 
 /* The ring is full: the newer half, popped one at a time, and the new item are handed back. */
@@ -336,7 +366,7 @@ WF_UNUSED WF_COLD static unsigned wf_deque_overflow(
 {
 	unsigned n = 0, i;
 
-	while (n < WF_RING_SIZE / 2 && (spill[n] = wf_deque_pop(d)) != NULL)
+	while (n < WF_RING_SIZE / 2 && (spill[n] = wf_deque_pop_newest(d)) != NULL)
 		n++;
 	for (i = 0; i < n / 2; i++) { /* popped newest first, wanted oldest first */
 		void *other = spill[n - 1 - i];

@@ -151,6 +151,31 @@ Test(deque, overflow_gives_the_newer_half_and_the_new_item)
 	}
 }
 
+/*
+ * The queue of scope children is in lifo order in every build: the owner takes the newest, thieves
+ * the oldest, one each.
+ */
+Test(deque, the_other_order_is_there_too)
+{
+	static struct wf_deque d;
+	void *taken[2] = {NULL};
+	uint64_t n;
+
+	age(&d, 41);
+	for (n = 1; n <= 4; n++)
+		push(&d, n);
+	cr_assert_eq(number(wf_deque_pop_newest(&d)), 4);
+	cr_assert_eq(wf_deque_steal_oldest(&d, taken, 2), 1);
+	cr_assert_eq(number(taken[0]), 1);
+	cr_assert_eq(wf_deque_steal_oldest(&d, taken, 0), 0);
+	cr_assert_eq(number(wf_deque_pop_newest(&d)), 3);
+	cr_assert_eq(number(wf_deque_pop_newest(&d)), 2);
+	cr_assert_null(wf_deque_pop_newest(&d));
+	cr_assert_eq(wf_deque_steal_oldest(&d, taken, 2), 0);
+	cr_assert(wf_deque_is_empty(&d));
+	cr_assert(wf_deque_valid(&d));
+}
+
 #if WF_RUN_ORDER_FIFO
 
 /*

@@ -294,7 +294,8 @@ WF_INLINE void hold(struct places *places, uintptr_t address)
 static void hold_slots(struct places *places, struct wf_worker *worker)
 {
 	static const char *const functions[] = {
-		"wf_deque_pop", "wf_deque_overflow", "wf_deque_count_overflow", NULL};
+		"wf_deque_pop_oldest", "wf_deque_pop_newest", "wf_deque_overflow",
+		"wf_deque_count_overflow", NULL};
 	const char *function = sim_thread_function((unsigned)worker->thread);
 
 	if (!worker->thread_started || function == NULL)
