@@ -93,12 +93,17 @@ static unsigned searchers_max(const struct weft_rt *rt)
 	return rt->worker_count < 4 ? 1 : rt->worker_count / 2;
 }
 
-/* Takes half of some victim's ring: the first comes back, the rest goes into our ring. */
+/*
+ * Takes the oldest child of a scope, the root of what is likely the largest branch; or half of the
+ * victim's ring: the first comes back, the rest goes into our ring.
+ */
 static struct wf_proc *steal_from(struct wf_worker *worker, struct wf_worker *victim)
 {
 	void *items[WF_DEQUE_STEAL_MAX];
-	unsigned count = wf_deque_steal(&victim->ring, items, WF_DEQUE_STEAL_MAX);
+	unsigned count = wf_deque_steal_oldest(&victim->children, items, 1);
 
+	if (count == 0)
+		count = wf_deque_steal(&victim->ring, items, WF_DEQUE_STEAL_MAX);
 	if (count == 0)
 		return NULL;
 	if (WF_DEQUE_STEAL_MAX > 1 && count > 1) /* lifo: one, and no array to point past */
@@ -303,7 +308,8 @@ static bool recheck(struct wf_worker *worker)
 		&& wf_u32_load_seq_cst(&rt->close_acks) == rt->worker_count)
 		return true; /* the last acknowledgement's wake came before our bit */
 	for (unsigned i = 0; i < rt->worker_count; i++)
-		if (!wf_deque_is_empty(&rt->workers[i].ring))
+		if (!wf_deque_is_empty(&rt->workers[i].ring)
+			|| !wf_deque_is_empty(&rt->workers[i].children))
 			return true;
 	return false;
 }

@@ -1,4 +1,7 @@
-/* queue.c: a worker's queues: the ring and its overflow, the injector, the classes. */
+/*
+ * queue.c: a worker's queues: the ring and its overflow, the children of scopes, the classes, and
+ * what comes out of the injector.
+ */
 #include "core/queue.h"
 
 /* After a push to the ring: usually right, and cheap. Step 7 makes it certain. */
@@ -42,6 +45,20 @@ void wf_worker_push_movable(struct wf_worker *worker, struct wf_proc *p)
 		wf_queue_push_class(worker, p);
 	else
 		wf_worker_push_ring(worker, p);
+}
+
+void wf_worker_push_child(struct wf_worker *worker, struct wf_proc *p)
+{
+	enum { KEPT_FREE = WF_RING_SIZE - WF_CHILDREN_MAX };
+	struct wf_deque *children = &worker->children;
+
+	if (WF_UNLIKELY(wf_deque_room(children, KEPT_FREE + 1) == KEPT_FREE)) {
+		wf_worker_push_ring(worker, p);
+		return;
+	}
+	wf_deque_push_unchecked(children, wf_u64_load_relaxed(&children->bottom), p);
+	worker->has_children = true;
+	notify(worker);
 }
 
 /* One process from the injector, up to half a ring of others into the ring. NULL: it was empty. */
@@ -136,5 +153,6 @@ bool wf_worker_has_local_work(struct wf_worker *worker)
 	return worker->picked || worker->run_next || !wf_fifo_is_empty(&worker->list)
 		|| worker->classes || wf_queue_has_yielded(worker)
 		|| !wf_fifo_is_empty(&worker->inbox_rest)
-		|| !wf_deque_is_empty(&worker->ring);
+		|| !wf_deque_is_empty(&worker->ring)
+		|| !wf_deque_is_empty(&worker->children);
 }

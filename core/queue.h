@@ -10,6 +10,10 @@
  * the others; what a class cannot use goes to the highest that can. Processes that have run wait in
  * the list of their class. Those that never have may be in the injector and the ring, where all
  * count as normal, since thieves take from there whatever comes.
+ *
+ * Children of scopes that have not run yet have a queue of their own, newest first: so a tree of
+ * them is gone through depth first, on few stacks, while thieves take its largest branches. They
+ * get every other turn of list and ring, and all that those leave.
  */
 #ifndef WF_CORE_QUEUE_H
 #define WF_CORE_QUEUE_H
@@ -74,6 +78,23 @@ WF_INLINE struct wf_proc *wf_queue_next_pop(struct wf_worker *worker)
 	return NULL;
 }
 
+/* Whether it is a child's turn. Only the queue's pop knows that it is not empty. */
+WF_INLINE bool wf_queue_child_is_next(struct wf_worker *worker)
+{
+	return worker->has_children
+		&& (!worker->child_last
+			|| (wf_fifo_is_empty(&worker->list) && wf_deque_count(&worker->ring) == 0));
+}
+
+/* NULL: there is none, or thieves have been quicker. */
+WF_INLINE struct wf_proc *wf_queue_child_pop(struct wf_worker *worker)
+{
+	struct wf_proc *p = wf_deque_pop_newest(&worker->children);
+
+	worker->has_children = worker->child_last = p != NULL;
+	return p;
+}
+
 /*
  * Whether a ready movable process waits in the list of its class. In the ring any worker may take
  * it, but there its class does not count: so it does while all have something to run. A worker that
@@ -104,6 +125,12 @@ WF_INLINE struct wf_proc *wf_queue_pick_normal(struct wf_worker *worker)
 				return p;
 		}
 	}
+	if (wf_queue_child_is_next(worker)) {
+		p = wf_queue_child_pop(worker);
+		if (p)
+			return p;
+	}
+	worker->child_last = false;
 	worker->list_turn = !worker->list_turn;
 	if (worker->list_turn) {
 		p = wf_queue_list_pop(worker);

@@ -194,24 +194,42 @@ WF_INLINE void begin(struct wf_worker *worker, struct wf_proc *p, struct wf_fibe
 	p->live.token = !movable && (word & WF_WORD_TOKEN);
 }
 
+/* What pick() would take, if that comes out of the ring or is a child of a scope. */
+static struct wf_proc *pick_unstarted(struct wf_worker *worker)
+{
+	struct wf_proc *p;
+
+	if (wf_queue_child_is_next(worker)) {
+		p = wf_queue_child_pop(worker);
+		if (p)
+			return p;
+	}
+	if (!worker->list_turn && !wf_fifo_is_empty(&worker->list))
+		return NULL;
+	p = wf_deque_pop(&worker->ring);
+	if (!p)
+		return NULL;
+	worker->child_last = false;
+	worker->list_turn = !worker->list_turn;
+	return p;
+}
+
 /*
- * D2, D3: what pick() would take, if that comes out of the ring, has never run and needs no other
- * stack than the usual, and nothing else is due.
+ * D2, D3: what pick() would take, if that comes out of the ring or is a child of a scope, has never
+ * run and needs no other stack than the usual, and nothing else is due.
  */
 static struct wf_proc *pick_fresh(struct wf_worker *worker)
 {
 	struct wf_proc *p;
 
 	if (worker->direct_left == 0 || worker->run_next || worker->classes
-		|| worker->injector_picks + 1 >= WF_INJECTOR_INTERVAL
-		|| (!worker->list_turn && !wf_fifo_is_empty(&worker->list)))
+		|| worker->injector_picks + 1 >= WF_INJECTOR_INTERVAL)
 		return NULL;
-	p = wf_deque_pop(&worker->ring);
+	p = pick_unstarted(worker);
 	if (!p)
 		return NULL;
 	worker->run_next_uses = 0;
 	worker->injector_picks++;
-	worker->list_turn = !worker->list_turn;
 	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_NEW && !p->ext)
 		return p;
 	worker->picked = p;
@@ -325,7 +343,7 @@ static void run_one(struct wf_worker *worker, struct wf_proc *p)
 
 /*
  * D1: what pick() would take, if that is a sticky process that has run before and nothing else is
- * due: neither clock nor driver (direct_left), nor injector, nor the ring's turn.
+ * due: neither clock nor driver (direct_left), nor injector, nor the ring's turn, nor a child's.
  */
 static struct wf_proc *pick_direct(struct wf_worker *worker)
 {
@@ -349,6 +367,9 @@ static struct wf_proc *pick_direct(struct wf_worker *worker)
 		return NULL;
 	if (worker->list_turn && !wf_deque_is_empty(&worker->ring))
 		return NULL;
+	if (WF_UNLIKELY(wf_queue_child_is_next(worker)))
+		return NULL;
+	worker->child_last = false;
 	worker->run_next_uses = 0;
 	worker->injector_picks++;
 	worker->list_turn = !worker->list_turn;

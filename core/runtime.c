@@ -244,6 +244,7 @@ static int make_workers(
 		worker->idle.gap_ns = INT32_MAX;
 		worker->idle.credited_at_ns = now;
 		wf_deque_init(&worker->ring);
+		wf_deque_init(&worker->children);
 		wf_injector_init(&worker->inbox);
 		wf_wheel_init(&worker->wheel, now);
 		wf_stack_pool_init(&worker->stacks);

@@ -4,7 +4,8 @@
  * A turn, in order (wf_worker_turn and wf_worker_run read top to bottom):
  *	1 take the time;
  *	2 run up to WF_BUDGET processes, for at most 1 ms: the next slot, then the private list and
- *	  the ring alternately, the injector on its interval, drivers every WF_IO_INTERVAL picks;
+ *	  the ring alternately, every other time a child of a scope, the injector on its interval,
+ *	  drivers every WF_IO_INTERVAL picks;
  *	3 one RCU quiescent state;
  *	4 poll the drivers without waiting, those with nothing lately less often;
  *	5 drain the inbox;
@@ -73,12 +74,15 @@ static void wake_others(struct wf_worker *worker)
 {
 	struct weft_rt *rt = worker->rt;
 
-	if (rt->worker_count == 1 || wf_deque_count(&worker->ring) == 0)
+	if (rt->worker_count == 1
+		|| (wf_deque_count(&worker->ring) == 0 && wf_deque_count(&worker->children) == 0))
 		return;
 	/*
 	 * Q2: an RMW on bottom, then claim_any's seq_cst load: with P2 and P3 in idle.c.
 	 */
 	wf_deque_publish(&worker->ring);
+	if (worker->has_children)
+		wf_deque_publish(&worker->children);
 	wf_rt_wake_for_work(rt);
 }
 

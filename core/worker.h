@@ -33,6 +33,8 @@ enum {
 	WF_POLL_BACKOFF_MAX = 8,      /* turns between polls of a driver that has nothing */
 	WF_STEAL_ROUNDS = 2,          /* passes over all victims before a search gives up */
 	WF_CLASS_TURNS = 8,           /* picks of which each lower class has one */
+	/* Children of scopes queued newest first; more go to the ring, where thieves take half. */
+	WF_CHILDREN_MAX = WF_RING_SIZE < 64 ? WF_RING_SIZE : 64,
 };
 
 /* What `token` says, and what the wake was for. */
@@ -101,6 +103,8 @@ struct wf_worker {
 	unsigned injector_picks;    /* since the injector was last looked at */
 	bool list_turn;             /* the alternation of list and ring */
 	bool classes;               /* a high or a low process is ready: `high`, `low` */
+	bool has_children;          /* `children` may hold something */
+	bool child_last;            /* the last pick was one of them */
 	bool collecting;            /* inside the driver: work wakes are put off */
 	bool work_wake_due;
 	bool searching;             /* counted in the idle word */
@@ -138,8 +142,9 @@ struct wf_worker {
 	weft_time stack_logged_at;
 	struct wf_worker_counters counters;
 
-	/* Owner: the ring's thieves have their own lines inside. */
+	/* Owner: the thieves of both have their own lines inside. */
 	struct wf_deque ring WF_ALIGNED(WF_FALSE_SHARING);
+	struct wf_deque children WF_ALIGNED(WF_FALSE_SHARING); /* of scopes, not yet run; lifo */
 
 	/* Any thread. */
 	struct wf_injector inbox WF_ALIGNED(WF_FALSE_SHARING);
@@ -207,6 +212,7 @@ void wf_worker_switch(struct wf_worker *worker, struct wf_proc *proc, enum wf_sw
 struct wf_proc *wf_worker_take_injected(struct wf_worker *worker);
 void wf_worker_push_ring(struct wf_worker *worker, struct wf_proc *proc);
 void wf_worker_push_movable(struct wf_worker *worker, struct wf_proc *proc);
+void wf_worker_push_child(struct wf_worker *worker, struct wf_proc *proc);
 bool wf_worker_has_local_work(struct wf_worker *worker);
 struct wf_proc *wf_queue_pick_classes(struct wf_worker *worker);
 bool wf_queue_high_is_next(const struct wf_worker *worker);

@@ -239,15 +239,15 @@ static void put_list(struct places *places, const struct wf_node *node, const st
 	}
 }
 
-static void put_ring(struct places *places, struct wf_worker *worker)
+static void put_deque(struct places *places, struct wf_deque *deque, const char *name)
 {
-	uint64_t top = sim_peek_atomic(&worker->ring.top);
-	uint64_t bottom = sim_peek_atomic(&worker->ring.bottom);
+	uint64_t top = sim_peek_atomic(&deque->top);
+	uint64_t bottom = sim_peek_atomic(&deque->bottom);
 
 	for (; (int64_t)(bottom - top) > 0; top++) {
-		uint64_t item = sim_peek_atomic(wf_deque_slot(&worker->ring, top));
+		uint64_t item = sim_peek_atomic(wf_deque_slot(deque, top));
 
-		put_proc(places, (const struct wf_proc *)(uintptr_t)item, NULL, "a ring");
+		put_proc(places, (const struct wf_proc *)(uintptr_t)item, NULL, name);
 	}
 }
 
@@ -273,7 +273,8 @@ static void put_worker(struct places *places, struct wf_worker *worker)
 	put_list(places, worker->yielded.first, NULL, worker, "those who yielded");
 	put_list(places, worker->yielded_class.first, NULL, worker, "of a class, who yielded");
 	put_list(places, worker->yielded_movable.first, NULL, worker, "movable who yielded");
-	put_ring(places, worker);
+	put_deque(places, &worker->ring, "a ring");
+	put_deque(places, &worker->children, "a queue of children");
 	for (const struct wf_node *node = top_of(&worker->inbox); node; node = node->batch_next)
 		put_starts(places, node, worker, "an inbox");
 	for (const struct wf_node *node = worker->inbox_rest.first; node; node = node->next)
@@ -302,8 +303,10 @@ static void hold_slots(struct places *places, struct wf_worker *worker)
 		return;
 	if (!is_one_of(function, functions))
 		return;
-	for (unsigned i = 0; i < WF_RING_SIZE; i++)
+	for (unsigned i = 0; i < WF_RING_SIZE; i++) {
 		hold(places, (uintptr_t)sim_peek_atomic(&worker->ring.ring[i]));
+		hold(places, (uintptr_t)sim_peek_atomic(&worker->children.ring[i]));
+	}
 }
 
 /* A chain is held by its first: all that can be reached is. */
@@ -681,7 +684,8 @@ static void check_worker_is_empty(struct wf_worker *worker)
 			  wf_fifo_is_empty(&worker->yielded) &&
 			  wf_fifo_is_empty(&worker->yielded_class) &&
 			  wf_fifo_is_empty(&worker->yielded_movable) &&
-			  wf_deque_is_empty(&worker->ring),
+			  wf_deque_is_empty(&worker->ring) &&
+			  wf_deque_is_empty(&worker->children),
 		"a worker has ended and had something to run");
 	sim_check(wf_wheel_count(&worker->wheel) == 0, "a worker has ended, and timers are left");
 	sim_check(wf_u32_load_relaxed(&worker->token) == WF_TOKEN_NONE,
