@@ -282,8 +282,8 @@ static void add_process(void *ctx, struct wf_proc *p)
 	if (has_owner(word))
 		survivor.worker = (int)wf_word_owner(word);
 	/* A reservation's is being made. */
-	if (phase != WF_RESERVED && p->ext)
-		memcpy(survivor.name, p->ext->name, sizeof survivor.name);
+	if (phase != WF_RESERVED)
+		strncpy(survivor.name, wf_proc_name(p), sizeof survivor.name - 1);
 	add_survivor(survivors, &survivor);
 }
 

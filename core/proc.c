@@ -2,6 +2,9 @@
 #include "core/proc.h"
 
 #include <stdio.h>
+#include <string.h>
+
+#include "core/sched.h"
 
 static const char *const phase_names[WF_PHASE_COUNT] = {
 	[WF_FREE] = "free",
@@ -41,6 +44,29 @@ const char *wf_phase_name(enum wf_phase phase)
 bool wf_phase_move_ok(enum wf_phase from, enum wf_phase to)
 {
 	return from < WF_PHASE_COUNT && (phase_moves[from] & TO(to));
+}
+
+struct wf_ext *wf_proc_ext(struct weft_rt *rt, struct wf_proc *p)
+{
+	struct wf_ext *ext = p->ext;
+
+	if (ext)
+		return ext;
+	ext = wf_alloc(rt, WF_CACHE_LINE, sizeof *ext);
+	if (!ext)
+		return NULL;
+	memset(ext, 0, sizeof *ext);
+	/* A1: release, with A2 in wf_proc_name(): else that one sees the memory's past. */
+	wf_ptr_store_release(&p->ext_shared, ext);
+	return ext;
+}
+
+const char *wf_proc_name(struct wf_proc *p)
+{
+	/* A2: acquire, with A1 in wf_proc_ext(). It is freed after a grace period, not before. */
+	const struct wf_ext *ext = wf_ptr_load_acquire(&p->ext_shared);
+
+	return ext ? ext->name : "";
 }
 
 char *weft_pid_format(weft_pid pid, char text[WEFT_PID_TEXT_MAX])

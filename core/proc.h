@@ -140,7 +140,10 @@ struct wf_proc {
 		} live;
 		int result; /* once it has ended */
 	};
-	struct wf_ext *ext;
+	union {
+		struct wf_ext *ext;
+		wf_atomic_ptr ext_shared; /* the same, for who is not its runner: wf_proc_name() */
+	};
 } WF_ALIGNED(WF_FALSE_SHARING);
 
 static_assert((WF_WORD_PRIORITY >> WF_WORD_PRIORITY_SHIFT) >= WEFT_PRIORITY_LOW,
@@ -207,6 +210,14 @@ WF_INLINE uint32_t wf_pid_index(weft_pid pid)
 }
 
 const char *wf_phase_name(enum wf_phase phase);
+
+/*
+ * Its ext; made if it has none yet (NULL: no memory). By who makes the process, or who runs it.
+ */
+struct wf_ext *wf_proc_ext(struct weft_rt *rt, struct wf_proc *p);
+
+/* Its name, or "". Any thread in a read section. */
+const char *wf_proc_name(struct wf_proc *p);
 
 /*
  * True if the table of moves allows it. Simulations assert it at each change of a word

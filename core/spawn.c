@@ -97,7 +97,8 @@ static int make_ext(
 			return -ENOMEM;
 		}
 	}
-	p->ext = ext;
+	/* A1: of a reservation that is committed; any other is not to be found yet. */
+	wf_ptr_store_release(&p->ext_shared, ext);
 	return 0;
 }
 

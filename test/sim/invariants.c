@@ -569,7 +569,8 @@ void sim_invariants_sleep(weft_time deadline)
 static bool needs_no_section(const struct sim_touch *touch)
 {
 	static const char *const functions[] = {"make_segment", "shared_pop", "shared_push",
-		"take", "free_word", "publish", "wf_table_retire", "wf_table_close", NULL};
+		"take", "free_word", "make_ext", "publish", "wf_table_retire", "wf_table_close",
+		NULL};
 
 	return is_one_of(touch->function, functions);
 }
