@@ -36,6 +36,8 @@
 #include "core/stack.h"
 #include "core/switch.h"
 
+struct wf_cleanup;
+
 struct wf_scheduler_context {
 	void *sp; /* the worker's, while a fiber runs */
 #if WF_ASAN
@@ -52,6 +54,7 @@ struct wf_scheduler_context {
 struct wf_fiber {
 	struct wf_stack stack;
 	void *sp; /* while suspended */
+	struct wf_cleanup *cleanups; /* of the process that runs on it; empty when that has ended */
 #if WF_ASAN
 	struct wf_scheduler_context *asan_sched; /* that it runs under */
 	void (*asan_entry)(void *value);
@@ -105,6 +108,7 @@ WF_INLINE struct wf_fiber *wf_fiber_bind(struct wf_stack *stack, void (*entry)(v
 #if WF_TSAN
 	fiber->tsan = __tsan_create_fiber(0);
 #endif
+	fiber->cleanups = NULL;
 	fiber->sp = wf_context_make(wf_stack_top(stack), entry);
 	return fiber;
 }

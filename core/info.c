@@ -24,6 +24,7 @@ static const struct {
 	{ ECANCELED, "cancelled" },
 	{ EINTR, "stopped by a signal" },
 	{ ENOENT, "unknown name" },
+	{ ENOSPC, "no room left, or nested too deeply" },
 	{ ESRCH, "no such process" },
 	{ EPERM, "not allowed here (outside a process?)" },
 	{ ESHUTDOWN, "the runtime is stopping" },

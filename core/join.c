@@ -7,13 +7,21 @@
 #include "core/join.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "core/embed.h"
+#include "core/exit.h"
 #include "core/internal.h"
 #include "core/registry.h"
 #include "core/wake.h"
 
 enum { FOREIGN_FREE, FOREIGN_WAITING, FOREIGN_TOLD };
+
+/* Where the caller wants what the process leaves behind; either may be NULL. */
+struct ending {
+	int *result_out;
+	struct weft_exit *exit_out;
+};
 
 static uint64_t name_make(uint32_t number, unsigned slot, uint32_t index)
 {
@@ -59,7 +67,7 @@ void wf_join_tell(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *
 
 /* Takes the result if p has ended. `joiner`: the caller is the one the JOINER flag stands for. */
 static int take_result(struct wf_visit *visit, struct wf_proc *p, weft_pid pid, bool joiner,
-	int *result_out)
+	const struct ending *ending)
 {
 	uint64_t word = wf_u64_load_acquire(&p->word);
 	int result;
@@ -75,8 +83,10 @@ static int take_result(struct wf_visit *visit, struct wf_proc *p, weft_pid pid, 
 		result = p->result;
 		/* J5: acquire and release (the cas), with J3 in finish(), and with itself. */
 	} while (!wf_u64_cas(&p->word, &word, wf_word_freed(word)));
-	if (result_out)
-		*result_out = result;
+	if (ending->result_out)
+		*ending->result_out = result;
+	if (WF_UNLIKELY(ending->exit_out != NULL)) /* the header is ours until it is retired */
+		wf_exit_describe(visit->rt, p, word, result, ending->exit_out);
 	wf_table_retire(visit->rt, visit->worker, p);
 	return 0;
 }
@@ -118,20 +128,20 @@ static bool withdraw(struct wf_proc *p)
 }
 
 /* After the wait: r is how it ended. */
-static int conclude(struct wf_visit *visit, weft_pid pid, int r, int *result_out)
+static int conclude(struct wf_visit *visit, weft_pid pid, int r, const struct ending *ending)
 {
 	struct wf_proc *p = wf_visit_begin(visit, pid);
 
 	if (!p)
 		return -ESRCH; /* a reservation that was given up */
 	if (r == 0 || !withdraw(p))
-		r = take_result(visit, p, pid, true, result_out);
+		r = take_result(visit, p, pid, true, ending);
 	wf_visit_end(visit);
 	return r;
 }
 
-static int join_process(struct wf_visit *visit, struct wf_proc *p, weft_pid pid, int *result_out,
-	weft_time deadline)
+static int join_process(struct wf_visit *visit, struct wf_proc *p, weft_pid pid,
+	const struct ending *ending, weft_time deadline)
 {
 	struct wf_wait wait;
 	uint64_t name;
@@ -141,13 +151,13 @@ static int join_process(struct wf_visit *visit, struct wf_proc *p, weft_pid pid,
 	name = name_make(wait.number, visit->worker->rt->slot, wf_pid_index(wait.pid));
 	r = install(p, pid, name);
 	if (r == 1)
-		r = take_result(visit, p, pid, false, result_out);
+		r = take_result(visit, p, pid, false, ending);
 	else if (r == 0)
 		r = 1;
 	wf_visit_end(visit);
 	if (r <= 0)
 		return r;
-	return conclude(visit, pid, wf_wait_park(&wait, deadline), result_out);
+	return conclude(visit, pid, wf_wait_park(&wait, deadline), ending);
 }
 
 /* A free place for a foreign joiner; -ENOMEM. */
@@ -206,8 +216,8 @@ static int foreign_wait_end(struct weft_rt *rt, int place, weft_pid pid, weft_ti
 }
 
 /* Keeps the visit's use of the runtime to the end: it keeps the place where it is. */
-static int join_foreign(struct wf_visit *visit, struct wf_proc *p, weft_pid pid, int *result_out,
-	weft_time deadline)
+static int join_foreign(struct wf_visit *visit, struct wf_proc *p, weft_pid pid,
+	const struct ending *ending, weft_time deadline)
 {
 	struct weft_rt *rt = visit->rt;
 	int place = foreign_place(rt);
@@ -217,10 +227,10 @@ static int join_foreign(struct wf_visit *visit, struct wf_proc *p, weft_pid pid,
 	if (place >= 0)
 		r = install(p, pid, name_make(1, WF_FOREIGN, (uint32_t)place));
 	if (r == 1) {
-		r = take_result(visit, p, pid, false, result_out);
+		r = take_result(visit, p, pid, false, ending);
 	} else if (r == 0) {
 		wf_rcu_exit_foreign(); /* the visit's section; its use stays */
-		r = conclude(&again, pid, foreign_wait_end(rt, place, pid, deadline), result_out);
+		r = conclude(&again, pid, foreign_wait_end(rt, place, pid, deadline), ending);
 		wf_rcu_enter_foreign();
 	}
 	if (place >= 0)
@@ -238,7 +248,7 @@ WF_INLINE void budget_take(struct wf_worker *worker)
 		wf_budget_take();
 }
 
-int weft_join(weft_pid pid, int *result_out, weft_time deadline)
+static int join(weft_pid pid, const struct ending *ending, weft_time deadline)
 {
 	struct wf_visit visit;
 	struct wf_proc *p;
@@ -254,7 +264,7 @@ int weft_join(weft_pid pid, int *result_out, weft_time deadline)
 	if (in_process && p == visit.worker->current)
 		r = -EDEADLK;
 	else
-		r = take_result(&visit, p, pid, false, result_out);
+		r = take_result(&visit, p, pid, false, ending);
 	if (r == -EAGAIN && visit.worker && !in_process)
 		r = -EPERM; /* a post: its worker must not block */
 	if (r == -EAGAIN && !visit.worker && deadline != WEFT_POLL && wf_embed_is_owner(visit.rt))
@@ -266,25 +276,53 @@ int weft_join(weft_pid pid, int *result_out, weft_time deadline)
 		return r;
 	}
 	if (in_process)
-		return join_process(&visit, p, pid, result_out, deadline);
-	return join_foreign(&visit, p, pid, result_out, deadline);
+		return join_process(&visit, p, pid, ending, deadline);
+	return join_foreign(&visit, p, pid, ending, deadline);
+}
+
+int weft_join(weft_pid pid, int *result_out, weft_time deadline)
+{
+	const struct ending ending = { .result_out = result_out };
+
+	return join(pid, &ending, deadline);
+}
+
+int weft_join_exit(weft_pid pid, struct weft_exit *exit_out, weft_time deadline)
+{
+	struct weft_exit told;
+	const struct ending ending = { .exit_out = &told };
+	size_t size = exit_out ? exit_out->size : 0;
+	int r;
+
+	if (size < sizeof size)
+		return -EINVAL;
+	r = join(pid, &ending, deadline);
+	if (r < 0)
+		return r;
+	/* A caller of another release: what it has no room for is left out, the rest is zero. */
+	told.size = size;
+	memset(exit_out, 0, size);
+	memcpy(exit_out, &told, size < sizeof told ? size : sizeof told);
+	return 0;
 }
 
 int weft_try_join(weft_pid pid, int *result_out)
 {
+	const struct ending ending = { .result_out = result_out };
 	struct wf_visit visit;
 	struct wf_proc *p = wf_visit_begin(&visit, pid);
 	int r;
 
 	if (!p)
 		return -ESRCH;
-	r = take_result(&visit, p, pid, false, result_out);
+	r = take_result(&visit, p, pid, false, &ending);
 	wf_visit_end(&visit);
 	return r;
 }
 
 int weft_detach(weft_pid pid)
 {
+	static const struct ending nowhere;
 	struct wf_visit visit;
 	struct wf_proc *p = wf_visit_begin(&visit, pid);
 	uint64_t word;
@@ -300,7 +338,7 @@ int weft_detach(weft_pid pid)
 		else if (word & WF_WORD_JOINER)
 			r = -EBUSY;
 		else if (wf_word_phase(word) == WF_DONE)
-			r = take_result(&visit, p, pid, false, NULL);
+			r = take_result(&visit, p, pid, false, &nowhere);
 		else
 			continue;
 		break;

@@ -48,6 +48,7 @@
 #include "sync/injector.h"
 #include "timer/wheel.h"
 
+struct wf_cleanup;
 struct wf_fiber;
 
 enum wf_phase {
@@ -110,6 +111,8 @@ struct wf_ext {
 	struct wf_stack *stack; /* WEFT_STACK_NOW: taken by spawn */
 	void *account;      /* room for account hooks */
 	uint64_t trace;     /* room for an inherited trace word */
+	struct wf_cleanup *cleanups; /* a task's; a fiber's are in its control block */
+	char message[96];   /* weft_fail()'s */
 };
 
 struct wf_proc {
@@ -137,6 +140,7 @@ struct wf_proc {
 			bool armed;        /* `timer` is on the wheel of the worker it parked on */
 			bool timed_out;    /* the timer fired */
 			bool token;        /* a weft_wake() by the owner, not yet consumed */
+			int failure;       /* with FAILED in the word: weft_fail()'s code */
 		} live;
 		int result; /* once it has ended */
 	};
@@ -169,6 +173,14 @@ WF_INLINE enum weft_priority wf_word_priority(uint64_t word)
 WF_INLINE uint32_t wf_word_generation(uint64_t word)
 {
 	return (uint32_t)(word >> WF_WORD_GENERATION_SHIFT);
+}
+
+/* X3: whether the process is to be told of a cancellation: there is one, and no shield. */
+WF_INLINE bool wf_word_is_cancelled(uint64_t word)
+{
+	if (WF_PLANTED(shield_ignored))
+		return word & WF_WORD_CANCELLED;
+	return (word & (WF_WORD_CANCELLED | WF_WORD_SHIELD)) == WF_WORD_CANCELLED;
 }
 
 WF_INLINE uint64_t wf_word_with_phase(uint64_t word, enum wf_phase phase)

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 
+#include "core/cleanup.h"
 #include "core/hooks.h"
 #include "core/join.h"
 #include "core/queue.h"
@@ -34,7 +35,7 @@ static void finish(struct wf_worker *worker, struct wf_proc *p, int result)
 	uint64_t word = wf_u64_load_relaxed(&p->word);
 	bool detached;
 
-	p->result = result;
+	p->result = result; /* Y5 */
 	do {
 		detached = word & WF_WORD_DETACHED;
 		/* J3: release, so that who sees DONE sees the result: with J5 in take_result(). */
@@ -155,6 +156,7 @@ static void settle(struct wf_worker *worker)
 	if (WF_UNLIKELY(worker->hooks_runs))
 		wf_hooks_after_run(worker, p);
 	if (worker->switched == WF_SWITCH_END) {
+		WF_ASSERT(!p->live.fiber->cleanups);
 		if (!WF_PLANTED(stack_kept))
 			wf_stack_give(&worker->stacks, worker->rt->depot,
 				wf_fiber_stack(p->live.fiber));
@@ -249,12 +251,23 @@ static bool succeed(
 
 	if (!next)
 		return false;
+	WF_ASSERT(!fiber->cleanups);
 	finish(worker, p, result);
 	worker->direct_left--;
 	set_current(worker, next);
 	*start_out = (struct start){ next->fresh.fn, next->fresh.arg };
 	begin(worker, next, fiber);
 	return true;
+}
+
+/* Y4: from the fiber's own stack, for the last time. */
+void wf_fail_leave(struct wf_worker *worker, struct wf_proc *p, int result)
+{
+	WF_CHECK(!(wf_u64_load_relaxed(&p->word) & WF_WORD_TASK)); /* it has no stack to leave */
+	worker->result = result;
+	worker->switched = WF_SWITCH_END;
+	wf_fiber_exit(p->live.fiber, &worker->sched);
+	__builtin_trap();
 }
 
 /* The bottom frame of every fiber. */
@@ -269,14 +282,12 @@ static void fiber_main(void *value)
 		result = start.fn(start.arg);
 		worker = wf_worker_self();
 		p = worker->current;
-		if (WF_UNLIKELY(p->ext && p->ext->arg_dtor)) {
-			p->ext->arg_dtor(p->ext->arg);
+		if (WF_UNLIKELY(p->ext || p->live.fiber->cleanups)) {
+			wf_wind_up(p, __builtin_frame_address(0));
 			worker = wf_worker_self();
 		}
 	} while (succeed(worker, p, result, &start));
-	worker->result = result;
-	worker->switched = WF_SWITCH_END;
-	wf_fiber_exit(p->live.fiber, &worker->sched);
+	wf_fail_leave(worker, p, result);
 }
 
 /* Runs p, and whom it leads to, until somebody comes back to the loop. */

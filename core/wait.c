@@ -11,7 +11,7 @@
 
 static bool is_cancelled(const struct wf_proc *p)
 {
-	return wf_u64_load_relaxed(&p->word) & WF_WORD_CANCELLED;
+	return wf_word_is_cancelled(wf_u64_load_relaxed(&p->word));
 }
 
 /* The running process, NULL outside one. */

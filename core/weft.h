@@ -27,6 +27,7 @@
 
 #include <weft/time.h>
 #include <weft/process.h>
+#include <weft/fail.h>
 #include <weft/io.h>
 #include <weft/signal.h>
 

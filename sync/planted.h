@@ -70,6 +70,11 @@ enum wf_planted {
 	WF_PLANTED_park_leaves_token,         /* P5: the waker's */
 	WF_PLANTED_join_misses_end,           /* J2: JOINER is set although it is DONE */
 	WF_PLANTED_join_trusts_any_tell,
+	WF_PLANTED_shield_ignored,            /* X3: a cancel is told under one too */
+	WF_PLANTED_shield_by_store,           /* the word is stored, not changed by an RMW */
+	WF_PLANTED_end_leaves_shield,
+	WF_PLANTED_cleanup_taken_out_late,    /* Y1: when it has run */
+	WF_PLANTED_fail_tells_the_last,
 	WF_PLANTED_life_looks_once,           /* E4: not again after ENDING */
 	WF_PLANTED_refused_wakes_nobody,
 	WF_PLANTED_stop_sweeps_early,         /* S2: before all have acknowledged */
