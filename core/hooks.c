@@ -9,6 +9,7 @@
 
 #include <string.h>
 
+#include "core/exit.h"
 #include "core/internal.h"
 
 int wf_hooks_read(struct weft_rt *rt, const struct weft_hooks *hooks)
@@ -96,16 +97,13 @@ void wf_hooks_process_spawn(struct weft_rt *rt, weft_pid pid)
 
 void wf_hooks_process_end(struct weft_rt *rt, struct wf_proc *p, uint64_t word, int result)
 {
-	struct weft_exit ended = { .size = sizeof ended, .result = result };
+	struct weft_exit ended;
 	struct wf_worker *self = wf_worker_self();
 	struct wf_proc *current;
 
 	if (!rt->hooks.process_end)
 		return;
-	ended.pid = pid_of(rt, p, word);
-	ended.failed = word & WF_WORD_FAILED;
-	if (p->ext)
-		memcpy(ended.name, p->ext->name, sizeof ended.name);
+	wf_exit_describe(rt, p, word, result, &ended);
 	current = process_leave(self);
 	rt->hooks.process_end(rt->hooks.ctx, &ended);
 	process_reenter(self, current);

@@ -37,16 +37,6 @@ typedef struct weft_pid {
 /* The body of a process. Its return value, an int of any meaning, is what weft_join() hands out. */
 typedef int (*weft_fn)(void *arg);
 
-/* How a process has ended. */
-struct weft_exit {
-	size_t size;
-	weft_pid pid;
-	int result;       /* what its function returned */
-	bool failed;      /* by a failure, not by returning */
-	char name[32];    /* "" if it has none */
-	char message[96]; /* of the failure */
-};
-
 /* Bytes that weft_pid_format() needs at most, with the NUL. */
 #define WEFT_PID_TEXT_MAX 32
 
