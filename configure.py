@@ -26,14 +26,14 @@ LIBRARY = [
     "core/alarm.c", "core/boot.c", "core/cleanup.c", "core/control.c", "core/coordinator.c",
     "core/cpu.c", "core/describe.c", "core/embed.c", "core/fail.c", "core/fiber.c", "core/guard.c",
     "core/hooks.c", "core/idle.c", "core/inbox.c", "core/info.c", "core/join.c", "core/life.c",
-    "core/log.c", "core/main.c", "core/map.c", "core/memory.c", "core/opts.c", "core/poll.c",
-    "core/post.c", "core/proc.c", "core/queue.c", "core/registry.c", "core/run.c", "core/runtime.c",
-    "core/signals.c", "core/spawn.c", "core/stack.c", "core/table.c", "core/thread.c",
-    "core/wait.c", "core/wake.c", "core/worker.c", "core/switch_aarch64.S", "core/switch_x86_64.S",
-    "io/addr.c", "io/buf.c", "io/drivers.c", "io/epoll.c", "io/fd.c", "io/hooks.c",
-    "io/listeners.c", "io/mem.c", "io/mem_driver.c", "io/mem_name.c", "io/mem_stream.c",
-    "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c", "io/wait.c", "sync/fault.c",
-    "sync/rcu.c", "timer/clock.c", "timer/wheel.c",
+    "core/local.c", "core/log.c", "core/main.c", "core/map.c", "core/memory.c", "core/opts.c",
+    "core/poll.c", "core/post.c", "core/proc.c", "core/queue.c", "core/registry.c", "core/run.c",
+    "core/runtime.c", "core/signals.c", "core/spawn.c", "core/stack.c", "core/table.c",
+    "core/thread.c", "core/wait.c", "core/wake.c", "core/worker.c", "core/switch_aarch64.S",
+    "core/switch_x86_64.S", "io/addr.c", "io/buf.c", "io/drivers.c", "io/epoll.c", "io/fd.c",
+    "io/hooks.c", "io/listeners.c", "io/mem.c", "io/mem_driver.c", "io/mem_name.c",
+    "io/mem_stream.c", "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c", "io/wait.c",
+    "sync/fault.c", "sync/rcu.c", "timer/clock.c", "timer/wheel.c",
 ]
 
 # Public headers: where they live; where they are staged (build/include) and installed (include).
@@ -92,6 +92,7 @@ TESTS = {
     "test_idle": "",
     "test_injector": "tuning",
     "test_load_histogram": "",
+    "test_local": "threads valgrind",
     "test_mem": "threads",
     "test_net": "threads",
     "test_process": "threads tuning valgrind",
@@ -128,7 +129,7 @@ TEST_SCRIPTS = {
 # further sources; "library": the whole scheduler too; "io": and io/; "flags", for all of it, go with
 # "objects", a folder of their own.
 SIM_ENGINE = ["test/sim/engine.c", "test/sim/explore.c", "test/sim/main.c"]
-SIM_RUNTIME = ["test/sim/invariants.c", "test/sim/memory.c", "test/sim/rcu.c",
+SIM_RUNTIME = ["test/sim/invariants.c", "test/sim/local.c", "test/sim/memory.c", "test/sim/rcu.c",
                "test/sim/registry.c", "test/sim/runtime.c"]
 SIM_NO_IO = [*SIM_RUNTIME, "test/sim/no_io.c"]
 SIM_SCENE = ["test/sim/scene.c", *SIM_NO_IO]
@@ -155,7 +156,7 @@ SIM = {
     "sim_time": {"source": "test/sim/sim_time.c", "with": SIM_SCENE, "library": True},
 }
 # What stands in for these in a simulation of the whole runtime is in the lines above.
-SIM_REPLACED = {"core/cpu.c", "core/main.c", "core/map.c", "core/memory.c",
+SIM_REPLACED = {"core/cpu.c", "core/local.c", "core/main.c", "core/map.c", "core/memory.c",
                 "core/registry.c", "core/thread.c", "sync/rcu.c", "timer/clock.c"}
 SIM_REPLACED_IO = {"io/drivers.c", "io/epoll.c", "io/mem.c", "io/mem_name.c"}
 SIM_SWITCH = ["core/switch_aarch64.S", "core/switch_x86_64.S"]

@@ -116,7 +116,9 @@ static void end_shields(struct wf_proc *p)
 void wf_wind_up(struct wf_proc *p, const void *live)
 {
 	end_shields(p);
-	run_cleanups(p, live); /* Y1 */
+	do
+		run_cleanups(p, live); /* Y1 */
+	while (wf_locals_destroy(p)); /* Y2: a destructor may have deferred something */
 	drop_arg(p); /* Y3 */
 	run_cleanups(p, live);
 }

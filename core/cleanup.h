@@ -32,11 +32,14 @@ int wf_cleanup_push(struct wf_cleanup *cleanup);
 bool wf_cleanup_remove(struct wf_cleanup *cleanup);
 
 /*
- * Everything that a process does at its end before its result is told (Y1, Y3), on its own
+ * Everything that a process does at its end before its result is told (Y1, Y2, Y3), on its own
  * stack. Begun again where a weft_fail() in it has broken it off. live: the address of the lowest
  * frame that is still in use; records below it, on the same stack, are in frames that are gone.
  */
 void wf_wind_up(struct wf_proc *p, const void *live);
+
+/* local.c: calls the destructors of p's values. True: that has happened, so there may be more. */
+bool wf_locals_destroy(struct wf_proc *p);
 
 /*
  * run.c: leaves the running process for good, from any depth of its stack; `worker` is the

@@ -1,14 +1,16 @@
 /*
- * <weft/fail.h>: how a process ends and what it leaves behind: cleanups, failure, shields.
+ * <weft/fail.h>: how a process ends and what it leaves behind: cleanups, failure, shields, and
+ * values of its own.
  *
  * A process ends when its body returns or calls weft_fail(). Either way, on its own stack and
  * before a join of it returns,
  *
  *	1. its cleanups run, the last one first;
- *	2. arg_dtor is called (struct weft_spawn_opts);
+ *	2. its local values are destroyed, in the order of their keys;
+ *	3. arg_dtor is called (struct weft_spawn_opts);
  *
  * and only then its stack is used again. Whatever of that calls weft_fail() is left there, and the
- * rest still runs. A process that never ran, having got no stack, has no more than the second.
+ * rest still runs. A process that never ran, having got no stack, has no more than the third.
  */
 #ifndef WEFT_FAIL_H
 #define WEFT_FAIL_H
@@ -114,6 +116,39 @@ WEFT_API int weft_shield_begin(void);
  * Threads: any process. Blocks: never. Returns: 0; -EINVAL if none is open; -EPERM.
  */
 WEFT_API int weft_shield_end(void);
+
+/* --- Local values --- */
+
+/* Names one value in every process of the program. Zero names none. */
+typedef struct weft_local {
+	uint32_t raw;
+} weft_local;
+
+#define WEFT_LOCALS_MAX 32
+
+/*
+ * Makes a key, for good: there is no way to give one back.
+ * dtor: called with each process's value when that process ends, unless it is NULL; on the
+ * process's stack, where it may park. If destructors set values again these are destroyed too, in 4
+ * rounds at most. NULL: none.
+ * Threads: any thread. Blocks: never. Returns: 0; -EAGAIN when WEFT_LOCALS_MAX exist; -EINVAL for a
+ * NULL key_out.
+ */
+WEFT_API int weft_local_create(weft_local *key_out, void (*dtor)(void *value));
+
+/*
+ * Sets the calling process's value. The one it had is forgotten, not destroyed.
+ * Threads: any process. Blocks: never.
+ * Returns: 0; -ENOMEM (the first value of a process takes memory); -EINVAL for a key that was not
+ * made; -EPERM outside a process, and once the process's values have been destroyed.
+ */
+WEFT_API int weft_local_set(weft_local key, void *value);
+
+/*
+ * The calling process's value; NULL if it has set none, outside a process, and for a key that was
+ * not made. Threads: any thread. Blocks: never.
+ */
+WEFT_API void *weft_local_get(weft_local key);
 
 #ifdef __cplusplus
 }

@@ -50,6 +50,7 @@
 
 struct wf_cleanup;
 struct wf_fiber;
+struct wf_locals;
 
 enum wf_phase {
 	WF_FREE,
@@ -112,6 +113,8 @@ struct wf_ext {
 	void *account;      /* room for account hooks */
 	uint64_t trace;     /* room for an inherited trace word */
 	struct wf_cleanup *cleanups; /* a task's; a fiber's are in its control block */
+	struct wf_locals *locals;    /* core/local.c; NULL: no value was set */
+	bool locals_over;            /* its destructors have been called */
 	char message[96];   /* weft_fail()'s */
 };
 

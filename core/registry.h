@@ -1,7 +1,8 @@
 /*
  * registry.h: the only global state of the library: 64 runtime pointers with use counts, the
  * per-thread pointer to the current worker, and what a foreign thread keeps (its RCU registration
- * is sync/rcu.c's, its cache of free headers is here).
+ * is sync/rcu.c's, its cache of free headers is here). And the keys of local values, which are the
+ * program's (local.c).
  *
  * An id reaches its runtime from any thread: registry slot, then table. wf_registry_acquire() adds
  * a use before it looks at the pointer; destroy clears the pointer, then waits for the uses to end

@@ -487,6 +487,7 @@ void sim_runtime_reset(void)
 	errors_expected = false;
 	sim_runtime_fail_at(0);
 	sim_registry_reset();
+	sim_local_reset();
 	sim_rcu_reset();
 	sim_invariants_begin();
 }
