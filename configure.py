@@ -29,11 +29,11 @@ LIBRARY = [
     "core/local.c", "core/log.c", "core/main.c", "core/map.c", "core/memory.c", "core/opts.c",
     "core/poll.c", "core/post.c", "core/proc.c", "core/queue.c", "core/registry.c", "core/run.c",
     "core/runtime.c", "core/signals.c", "core/spawn.c", "core/stack.c", "core/table.c",
-    "core/thread.c", "core/wait.c", "core/wake.c", "core/worker.c", "core/switch_aarch64.S",
-    "core/switch_x86_64.S", "io/addr.c", "io/buf.c", "io/drivers.c", "io/epoll.c", "io/fd.c",
-    "io/hooks.c", "io/listeners.c", "io/mem.c", "io/mem_driver.c", "io/mem_name.c",
-    "io/mem_stream.c", "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c", "io/wait.c",
-    "sync/fault.c", "sync/rcu.c", "timer/clock.c", "timer/wheel.c",
+    "core/testing.c", "core/thread.c", "core/wait.c", "core/wake.c", "core/worker.c",
+    "core/switch_aarch64.S", "core/switch_x86_64.S", "io/addr.c", "io/buf.c", "io/drivers.c",
+    "io/epoll.c", "io/fd.c", "io/hooks.c", "io/listeners.c", "io/mem.c", "io/mem_driver.c",
+    "io/mem_name.c", "io/mem_stream.c", "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c",
+    "io/wait.c", "sync/fault.c", "sync/rcu.c", "timer/clock.c", "timer/wheel.c",
 ]
 
 # Public headers: where they live; where they are staged (build/include) and installed (include).
@@ -42,6 +42,7 @@ PUBLIC = {
     "core/weft.h": "weft.h",
     "core/process.h": "weft/process.h",
     "core/signal.h": "weft/signal.h",
+    "core/testing.h": "weft/test.h",
     "core/time.h": "weft/time.h",
     "io/io.h": "weft/io.h",
 }
@@ -108,6 +109,7 @@ TESTS = {
     "test_switch": "threads",
     "test_table": "threads",
     "test_tcp": "threads valgrind",
+    "test_testing": "threads valgrind",
     "test_wait": "threads tuning valgrind",
     "test_wheel": "tuning",
 }

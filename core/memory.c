@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "core/forced.h"
 #include "core/memory.h"
 #include "core/runtime.h"
 #include "sync/fault.h"
@@ -44,9 +45,12 @@ void wf_free(struct weft_rt *rt, void *memory, size_t size)
 
 void *wf_shared_alloc(size_t alignment, size_t size)
 {
+	const struct wf_worker *self = wf_worker_self();
 	int saved = errno;
 	void *memory = NULL;
 
+	if (self && wf_is_forced(self->rt, WEFT_TEST_ALLOCATION))
+		return NULL;
 	if (!wf_fails(WF_CALL_ALLOCATE))
 		memory = default_allocate(NULL, alignment, size);
 	errno = saved;

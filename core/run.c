@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "core/cleanup.h"
+#include "core/forced.h"
 #include "core/hooks.h"
 #include "core/join.h"
 #include "core/queue.h"
@@ -65,6 +66,8 @@ static struct wf_stack *stack_for(struct wf_worker *worker, struct wf_proc *p)
 		if (p->ext->stack_bytes)
 			bytes = p->ext->stack_bytes;
 	}
+	if (wf_is_forced(worker->rt, WEFT_TEST_STACK))
+		return NULL;
 	return wf_stack_take(&worker->stacks, worker->rt->depot, bytes);
 }
 

@@ -9,6 +9,7 @@
 
 #include "core/describe.h"
 #include "core/embed.h"
+#include "core/forced.h"
 #include "core/guard.h"
 #include "core/hooks.h"
 #include "core/internal.h"
@@ -333,8 +334,10 @@ static void unmake_parts(struct weft_rt *rt)
 static void free_rt(struct weft_rt *rt)
 {
 	struct weft_allocator allocator = rt->allocator;
+	struct wf_forced *forced = rt->forced;
 
 	allocator.release(allocator.ctx, rt, sizeof *rt);
+	wf_forced_free(forced); /* what the allocator's ctx is */
 }
 
 static int make(struct weft_rt *rt, const struct weft_rt_opts *opts,
@@ -511,6 +514,8 @@ int weft_rt_destroy(weft_rt *rt, weft_time deadline)
 	if (wf_worker_self())
 		return -EDEADLK;
 	if (!has_ended(rt)) {
+		if (rt->forced && !wf_rt_is_draining(rt))
+			wf_life_log_survivors(rt); /* a test has left them */
 		wf_life_begin_stop(rt, 0);
 		if (!await_end(rt, deadline)) {
 			wf_life_log_survivors(rt);

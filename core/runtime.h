@@ -87,6 +87,7 @@ struct weft_rt {
 	wf_atomic_u64 break_even_ns; /* a park and a wake, measured at start; relaxed */
 	bool clock_virtual;          /* `clock` is its time */
 	size_t stack_bytes;
+	struct wf_forced *forced;    /* failures that a test forces; NULL: it is no test's */
 	uint32_t processes_max;
 	unsigned flags;
 	struct wf_driver_set drivers;

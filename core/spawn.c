@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/forced.h"
 #include "core/hooks.h"
 #include "core/inbox.h"
 #include "core/internal.h"
@@ -89,8 +90,9 @@ static int make_ext(
 	if (opts->flags & WEFT_STACK_NOW) {
 		struct wf_worker *self = wf_worker_self();
 
-		ext->stack = wf_stack_take(self && self->rt == rt ? &self->stacks : NULL, rt->depot,
-			opts->stack_size ? opts->stack_size : rt->stack_bytes);
+		if (!wf_is_forced(rt, WEFT_TEST_STACK))
+			ext->stack = wf_stack_take(self && self->rt == rt ? &self->stacks : NULL,
+				rt->depot, opts->stack_size ? opts->stack_size : rt->stack_bytes);
 		if (!ext->stack) {
 			if (!WF_PLANTED(spawn_keeps_ext))
 				wf_free(rt, ext, sizeof *ext);
@@ -187,7 +189,7 @@ static int take(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc **p
 
 	if (r < 0)
 		return r;
-	r = wf_table_take(rt, worker, proc_out);
+	r = wf_is_forced(rt, WEFT_TEST_PROCESS) ? -EAGAIN : wf_table_take(rt, worker, proc_out);
 	if (WF_UNLIKELY(r < 0)) {
 		if (!WF_PLANTED(spawn_stays_counted))
 			count_out(rt, worker);
