@@ -5,6 +5,7 @@
 #include "core/describe.h"
 
 #include "core/runtime.h"
+#include "core/tasks.h"
 
 static void copy(char *to, size_t size, const char *from)
 {
@@ -47,7 +48,7 @@ bool wf_describe_current(struct wf_guard_subject *subject_out)
 	struct wf_worker *worker = wf_worker_self();
 	struct wf_proc *p = worker ? worker->current : NULL;
 
-	if (!p)
+	if (!p || wf_proc_is_task(p))
 		return false;
 	subject_out->stack = wf_fiber_stack(p->live.fiber);
 	copy(subject_out->name, sizeof subject_out->name, p->ext ? p->ext->name : "");

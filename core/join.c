@@ -3,6 +3,9 @@
  * so exactly one of "the end sees the joiner" and "the joiner sees the end" holds. The ender
  * touches nothing of the joiner's but its header (type-stable), and a claim with the number of a
  * wait that is over fails: numbers go on over reuse of a header.
+ *
+ * A fiber, or a thread, takes its name back before it returns (J4). A task that does not call again
+ * leaves it behind, with JOINER: J6, anybody may put another name in its place.
  */
 #include "core/join.h"
 
@@ -13,6 +16,7 @@
 #include "core/exit.h"
 #include "core/internal.h"
 #include "core/registry.h"
+#include "core/tasks.h"
 #include "core/wake.h"
 
 enum { FOREIGN_FREE, FOREIGN_WAITING, FOREIGN_TOLD };
@@ -48,6 +52,8 @@ void wf_join_tell(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *
 	uint64_t waiting = name >> 32 << 32 | WF_WINNER_NONE;
 	struct wf_proc *joiner;
 
+	if (name == 0)
+		return; /* whoever replaced it (J6) has found the end, and withdrawn */
 	if (slot == WF_FOREIGN) {
 		tell_foreign(rt, index);
 		return;
@@ -91,14 +97,65 @@ static int take_result(struct wf_visit *visit, struct wf_proc *p, weft_pid pid, 
 	return 0;
 }
 
-/* J1, J2, C2. 0: installed; 1: it has ended meanwhile; -EBUSY, -ESRCH. */
-static int install(struct wf_proc *p, weft_pid pid, uint64_t name)
+/*
+ * Whether a name is one that nobody will take back: of a wait with an earlier number than its
+ * process's last. (One with the last number, be it over, is still in use: by a fiber on its way to
+ * J4, or by a task that has yet to run.)
+ */
+WF_COLD static bool is_left_behind(struct weft_rt *rt, uint64_t name)
 {
-	uint64_t nobody = 0;
+	unsigned slot = (unsigned)(name >> WF_INDEX_BITS) & (WF_RUNTIMES_MAX - 1);
+	struct weft_rt *joiner_rt = slot == rt->slot ? rt : NULL;
+	struct wf_proc *joiner;
+	bool left;
+
+	if (slot == WF_FOREIGN || name == 0)
+		return false;
+	if (!joiner_rt && !(joiner_rt = wf_registry_acquire(slot)))
+		return true;
+	joiner = wf_table_at(&joiner_rt->table, (uint32_t)name & WF_INDEX_MASK);
+	left = !joiner || wf_u64_load_acquire(&joiner->claim) >> 32 != name >> 32;
+	if (joiner_rt != rt)
+		wf_registry_release(slot);
+	return left;
+}
+
+/* The calling process; NULL outside one. */
+static const struct wf_proc *self_of(const struct wf_visit *visit)
+{
+	return visit->worker ? visit->worker->current : NULL;
+}
+
+/* Whether JOINER stands for somebody other than the calling process `self` (NULL: a thread). */
+WF_COLD static bool is_joined_by_another(
+	const struct wf_visit *visit, struct wf_proc *p, const struct wf_proc *self)
+{
+	/* J6: acquire, with J1 in install(): as J3. */
+	uint64_t name = wf_u64_load_acquire(&p->joiner);
+
+	if (self && wf_proc_is_task(self)
+		&& (uint32_t)name == (uint32_t)name_make(0, visit->worker->rt->slot, self->index))
+		return false; /* its own, of an earlier run or of this one */
+	return !is_left_behind(visit->rt, name);
+}
+
+/*
+ * J1, J2, C2. 0: installed; 1: it has ended meanwhile; -EBUSY, -ESRCH. `self`: the calling process,
+ * NULL: a thread.
+ */
+static int install(const struct wf_visit *visit, struct wf_proc *p, weft_pid pid, uint64_t name,
+	const struct wf_proc *self)
+{
+	uint64_t seen = 0;
 	uint64_t word = wf_u64_load_acquire(&p->word);
 
-	if (!wf_u64_cas(&p->joiner, &nobody, name))
-		return -EBUSY;
+	/*
+	 * J6: in place of a name left behind. Either the end's look at `joiner`, J3, sees ours, or
+	 * it has set DONE before J2's cas, which is one although JOINER is set already.
+	 */
+	while (!wf_u64_cas(&p->joiner, &seen, name))
+		if (is_joined_by_another(visit, p, self))
+			return -EBUSY;
 	do {
 		int r = 0;
 
@@ -149,15 +206,18 @@ static int join_process(struct wf_visit *visit, struct wf_proc *p, weft_pid pid,
 
 	wf_wait_begin(&wait);
 	name = name_make(wait.number, visit->worker->rt->slot, wf_pid_index(wait.pid));
-	r = install(p, pid, name);
+	r = install(visit, p, pid, name, visit->worker->current);
 	if (r == 1)
-		r = take_result(visit, p, pid, false, ending);
+		r = take_result(visit, p, pid, true, ending);
 	else if (r == 0)
 		r = 1;
 	wf_visit_end(visit);
-	if (r <= 0)
+	if (r <= 0) {
+		wf_wait_end(&wait); /* J6: the end may have seen the name */
 		return r;
-	return conclude(visit, pid, wf_wait_park(&wait, deadline), ending);
+	}
+	r = wf_wait_park(&wait, deadline);
+	return r == WEFT_PENDING ? r : conclude(visit, pid, r, ending);
 }
 
 /* A free place for a foreign joiner; -ENOMEM. */
@@ -225,9 +285,9 @@ static int join_foreign(struct wf_visit *visit, struct wf_proc *p, weft_pid pid,
 	int r = place;
 
 	if (place >= 0)
-		r = install(p, pid, name_make(1, WF_FOREIGN, (uint32_t)place));
+		r = install(visit, p, pid, name_make(1, WF_FOREIGN, (uint32_t)place), NULL);
 	if (r == 1) {
-		r = take_result(visit, p, pid, false, ending);
+		r = take_result(visit, p, pid, true, ending);
 	} else if (r == 0) {
 		wf_rcu_exit_foreign(); /* the visit's section; its use stays */
 		r = conclude(&again, pid, foreign_wait_end(rt, place, pid, deadline), ending);
@@ -236,6 +296,17 @@ static int join_foreign(struct wf_visit *visit, struct wf_proc *p, weft_pid pid,
 	if (place >= 0)
 		wf_u32_store_release(&rt->joiners[place].state, FOREIGN_FREE);
 	wf_visit_end(visit);
+	return r;
+}
+
+/* Takes the result if p has ended. Also in place of who has left the name of his wait behind. */
+static int try_result(
+	struct wf_visit *visit, struct wf_proc *p, weft_pid pid, const struct ending *ending)
+{
+	int r = take_result(visit, p, pid, false, ending);
+
+	if (WF_UNLIKELY(r == -EBUSY) && !is_joined_by_another(visit, p, self_of(visit)))
+		r = take_result(visit, p, pid, true, ending);
 	return r;
 }
 
@@ -253,9 +324,9 @@ static int join(weft_pid pid, const struct ending *ending, weft_time deadline)
 	struct wf_visit visit;
 	struct wf_proc *p;
 	bool in_process;
-	int r = wf_wait_check();
+	int r = wf_wait_check_once();
 
-	if (r == -ECANCELED)
+	if (r == -ECANCELED || r == WEFT_PENDING)
 		return r;
 	in_process = r == 0;
 	p = wf_visit_begin(&visit, pid);
@@ -264,7 +335,7 @@ static int join(weft_pid pid, const struct ending *ending, weft_time deadline)
 	if (in_process && p == visit.worker->current)
 		r = -EDEADLK;
 	else
-		r = take_result(&visit, p, pid, false, ending);
+		r = try_result(&visit, p, pid, ending);
 	if (r == -EAGAIN && visit.worker && !in_process)
 		r = -EPERM; /* a post: its worker must not block */
 	if (r == -EAGAIN && !visit.worker && deadline != WEFT_POLL && wf_embed_is_owner(visit.rt))
@@ -315,7 +386,7 @@ int weft_try_join(weft_pid pid, int *result_out)
 
 	if (!p)
 		return -ESRCH;
-	r = take_result(&visit, p, pid, false, &ending);
+	r = try_result(&visit, p, pid, &ending);
 	wf_visit_end(&visit);
 	return r;
 }
@@ -335,10 +406,11 @@ int weft_detach(weft_pid pid)
 		if (wf_word_generation(word) != wf_pid_generation(pid)
 			|| wf_word_phase(word) == WF_FREE || (word & WF_WORD_DETACHED))
 			r = -ESRCH;
-		else if (word & WF_WORD_JOINER)
+		else if ((word & WF_WORD_JOINER)
+			&& is_joined_by_another(&visit, p, self_of(&visit)))
 			r = -EBUSY;
 		else if (wf_word_phase(word) == WF_DONE)
-			r = take_result(&visit, p, pid, false, &nowhere);
+			r = take_result(&visit, p, pid, true, &nowhere);
 		else
 			continue;
 		break;

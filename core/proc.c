@@ -56,14 +56,14 @@ struct wf_ext *wf_proc_ext(struct weft_rt *rt, struct wf_proc *p)
 	if (!ext)
 		return NULL;
 	memset(ext, 0, sizeof *ext);
-	/* A1: release, with A2 in wf_proc_name(): else that one sees the memory's past. */
+	/* B5: release, with B6 in wf_proc_name(): else that one sees the memory's past. */
 	wf_ptr_store_release(&p->ext_shared, ext);
 	return ext;
 }
 
 const char *wf_proc_name(struct wf_proc *p)
 {
-	/* A2: acquire, with A1 in wf_proc_ext(). It is freed after a grace period, not before. */
+	/* B6: acquire, with B5 in wf_proc_ext(). It is freed after a grace period, not before. */
 	const struct wf_ext *ext = wf_ptr_load_acquire(&p->ext_shared);
 
 	return ext ? ext->name : "";

@@ -30,8 +30,9 @@
  * have not run, and of movable ones), JOINER (somebody waits in weft_join), MOVABLE, ANCHORED (a
  * movable process waits with its timer on the owner's wheel: wakes go through the owner's inbox),
  * PLACED (before its first run: belongs to worker `owner`), COMMITTING (a reservation that one
- * caller of commit is filling in), TASK (its body is a poll function, not a fiber), SCOPED (a child
- * of a scope: `joiner` is that scope's), FAILED (it ended by weft_fail()).
+ * caller of commit is filling in), TASK (its body is a poll function, which runs on its worker's
+ * stack, not a fiber), SCOPED (a child of a scope: `joiner` is that scope's), FAILED (it ended by
+ * weft_fail()).
  *
  * `shield` counts the nested shields that hold cancellation off; `priority` is the class it is
  * queued in.
@@ -130,22 +131,36 @@ struct wf_proc {
 	/* Line 1: the runner's, and the owner's while it waits. */
 	union {
 		struct wf_node run;    /* link in a list, the injector, a chain of free headers */
-		struct wf_timer timer; /* while live.armed */
-	};
-	union {
+		struct wf_timer timer; /* while live.armed; its `user` word has live's bytes */
 		struct {
-			weft_fn fn;
-			void *arg;
-		} fresh; /* before the first run */
+			unsigned char before_live[offsetof(struct wf_timer, user_word)];
+			/*
+			 * run: the enum wf_phase of a sticky process; read by dump. armed: `timer`
+			 * is on the wheel of the worker it parked on. timed_out: it has fired.
+			 * token: a weft_wake() by the owner, not yet consumed. Of tasks: open: the
+			 * last wait may still be claimed; yielded: the next weft_yield() returns.
+			 */
+			struct {
+				uint8_t run;
+				bool armed;
+				bool timed_out;
+				bool token;
+				bool open;
+				bool yielded;
+				struct wf_fiber *fiber; /* of a fiber that has run */
+				int failure; /* with FAILED in the word: weft_fail()'s code */
+			} live;
+		};
 		struct {
-			struct wf_fiber *fiber;
-			uint8_t run;       /* enum wf_phase of a sticky process; read by dump */
-			bool armed;        /* `timer` is on the wheel of the worker it parked on */
-			bool timed_out;    /* the timer fired */
-			bool token;        /* a weft_wake() by the owner, not yet consumed */
-			int failure;       /* with FAILED in the word: weft_fail()'s code */
-		} live;
-		int result; /* once it has ended */
+			unsigned char before_fresh[sizeof(struct wf_timer)];
+			union {
+				struct {
+					weft_fn fn;
+					void *arg;
+				} fresh; /* before a fiber's first run; all a task's life */
+				int result; /* once it has ended */
+			};
+		};
 	};
 	union {
 		struct wf_ext *ext;
@@ -157,6 +172,9 @@ static_assert((WF_WORD_PRIORITY >> WF_WORD_PRIORITY_SHIFT) >= WEFT_PRIORITY_LOW,
 	"two bits hold a priority");
 static_assert(sizeof(struct wf_proc) == 128, "a process header is two lines");
 static_assert(offsetof(struct wf_proc, run) == 64, "the runner's line starts at 64");
+static_assert(offsetof(struct wf_proc, live) >= 64 + sizeof(struct wf_node), "beside the run link");
+static_assert(offsetof(struct wf_proc, live.fiber) == offsetof(struct wf_proc, fresh),
+	"of what a task keeps, live has nothing but its failure, which ends its need of it");
 
 WF_INLINE enum wf_phase wf_word_phase(uint64_t word)
 {

@@ -2,8 +2,9 @@
  * <weft/process.h>: processes: spawn, join, cancel, park and wake.
  *
  * A process is what Weft schedules: a function that runs on its own stack (a fiber) on one of the
- * runtime's workers. It has an id, valid for ever: once the process has ended and was joined (or
- * was detached) every call on its id gives -ESRCH, also when its slot has been used again.
+ * runtime's workers; or one without a stack (a task: <weft/task.h>). It has an id, valid for ever:
+ * once the process has ended and was joined (or was detached) every call on its id gives -ESRCH,
+ * also when its slot has been used again.
  * Processes that have never run may be taken by any worker; one that has run stays on its worker,
  * and so on its thread, unless it was spawned WEFT_MOVABLE. So `errno`, thread_local and libraries
  * that use them are safe in ordinary processes; in a movable one do not carry an address of a
@@ -61,6 +62,7 @@ static inline bool weft_pid_is_none(weft_pid pid)
 #define WEFT_DETACHED  (1u << 1) /* not joinable: its slot is free as soon as it ends */
 #define WEFT_SUSPENDED (1u << 2) /* does not start until weft_wake() */
 #define WEFT_STACK_NOW (1u << 3) /* take the stack now: spawn itself reports -ENOMEM */
+#define WEFT_PINNED    (1u << 4) /* stays where it first runs, as fibers do unless movable */
 
 /* struct weft_spawn_opts.worker: start on worker n (from 0) and nowhere else; 0 means any. */
 #define WEFT_WORKER(n) ((unsigned)(n) + 1u)
@@ -83,7 +85,7 @@ struct weft_spawn_opts {
 	size_t size;               /* sizeof(struct weft_spawn_opts) */
 	const char *name;          /* for logs and dumps; copied, at most 31 bytes are kept */
 	size_t stack_size;         /* bytes, at least 16384; 0: the runtime's default */
-	unsigned flags;            /* WEFT_MOVABLE, … */
+	unsigned flags;            /* WEFT_MOVABLE, …; not both that one and WEFT_PINNED */
 	unsigned worker;           /* WEFT_WORKER(n), or 0 */
 	/*
 	 * Called exactly once, on a worker, when fn has returned or will never run, before a join

@@ -12,6 +12,7 @@
 #include "core/hooks.h"
 #include "core/join.h"
 #include "core/queue.h"
+#include "core/tasks.h"
 #include "core/wake.h"
 #include "sync/observe.h"
 
@@ -142,12 +143,13 @@ WF_INLINE void settle_sticky(struct wf_worker *worker, struct wf_proc *p, enum w
 	}
 }
 
-static void settle_yielded_movable(struct wf_worker *worker, struct wf_proc *p)
+/*
+ * It stays RUNNING, or NOTIFIED, while it is queued: a wake then needs no more than it does while
+ * it runs, and whoever runs it next finds nothing to change if it is the same worker. The queue's
+ * release and acquire hand its context over.
+ */
+WF_INLINE void settle_yielded_movable(struct wf_worker *worker, struct wf_proc *p)
 {
-	uint64_t word = wf_u64_load_relaxed(&p->word);
-
-	while (!wf_u64_cas(&p->word, &word, wf_word_with_phase(word, WF_QUEUED)))
-		;
 	wf_fifo_push(&worker->yielded_movable, &p->run);
 }
 
@@ -177,8 +179,8 @@ static void settle(struct wf_worker *worker)
 	}
 }
 
-/* A process's first run: NEW → OWNED or RUNNING. Afterwards `fresh` is overwritten. */
-WF_INLINE void begin(struct wf_worker *worker, struct wf_proc *p, struct wf_fiber *fiber)
+/* A process's first run: NEW → OWNED or RUNNING. */
+WF_INLINE void begin_word(struct wf_worker *worker, struct wf_proc *p)
 {
 	uint64_t word = wf_u64_load_relaxed(&p->word);
 	bool movable = word & WF_WORD_MOVABLE;
@@ -192,11 +194,17 @@ WF_INLINE void begin(struct wf_worker *worker, struct wf_proc *p, struct wf_fibe
 			| (wf_word_with_phase(word, movable ? WF_RUNNING : WF_OWNED)
 				& ~WF_WORD_OWNER);
 	while (!wf_u64_cas(&p->word, &word, running));
-	p->live.fiber = fiber;
 	p->live.run = WF_RUNNING;
 	p->live.armed = false;
 	p->live.timed_out = false;
 	p->live.token = !movable && (word & WF_WORD_TOKEN);
+}
+
+/* A fiber's. Afterwards `fresh` is overwritten. */
+WF_INLINE void begin(struct wf_worker *worker, struct wf_proc *p, struct wf_fiber *fiber)
+{
+	begin_word(worker, p);
+	p->live.fiber = fiber;
 }
 
 /* What pick() would take, if that comes out of the ring or is a child of a scope. */
@@ -235,7 +243,7 @@ static struct wf_proc *pick_fresh(struct wf_worker *worker)
 		return NULL;
 	worker->run_next_uses = 0;
 	worker->injector_picks++;
-	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_NEW && !p->ext)
+	if ((wf_u64_load_relaxed(&p->word) & (WF_WORD_PHASE | WF_WORD_TASK)) == WF_NEW && !p->ext)
 		return p;
 	worker->picked = p;
 	return NULL;
@@ -323,31 +331,119 @@ static void run_owned(struct wf_worker *worker, struct wf_proc *p)
 	resume(worker, p, NULL);
 }
 
-static void run_movable(struct wf_worker *worker, struct wf_proc *p)
+/* QUEUED → RUNNING. Nothing is to be done for one that yielded here and was left alone since. */
+WF_INLINE void go_on_movable(struct wf_worker *worker, struct wf_proc *p)
 {
-	uint64_t word = wf_u64_load_relaxed(&p->word);
+	uint64_t owner = (uint64_t)worker->number << WF_WORD_OWNER_SHIFT;
+	/* W12: acquire, with W9 and W10: the context, and what the waker wrote. */
+	uint64_t word = wf_u64_load_acquire(&p->word);
 	uint64_t running;
 
-	/* W12: acquire, with W9 and W10: the context, and what the waker wrote. */
-	do
-		running = (wf_word_with_phase(word, WF_RUNNING) & ~WF_WORD_OWNER)
-			| (uint64_t)worker->number << WF_WORD_OWNER_SHIFT;
-	while (!wf_u64_cas(&p->word, &word, running));
+	do {
+		running = (wf_word_with_phase(word, WF_RUNNING) & ~WF_WORD_OWNER) | owner;
+		if (running == word)
+			return;
+	} while (!wf_u64_cas(&p->word, &word, running));
+}
+
+static void run_movable(struct wf_worker *worker, struct wf_proc *p)
+{
+	go_on_movable(worker, p);
 	resume(worker, p, NULL);
+}
+
+/* --- tasks: polled here, on the worker's stack --- */
+
+/* A run has returned WEFT_PENDING: as settle(). */
+static void settle_task(struct wf_worker *worker, struct wf_proc *p)
+{
+	bool sticky = wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED;
+
+	if (worker->switched == WF_SWITCH_YIELD) {
+		WF_OBSERVE(yields, p);
+		if (sticky)
+			settle_sticky(worker, p, WF_SWITCH_YIELD);
+		else
+			settle_yielded_movable(worker, p);
+		return;
+	}
+	p->live.yielded = false;
+	if (worker->armed_until != WEFT_FOREVER)
+		wf_proc_arm(worker, p, worker->armed_until);
+	WF_OBSERVE(waits, p);
+	if (sticky)
+		settle_sticky(worker, p, WF_SWITCH_PARK);
+	else
+		settle_movable(worker, p);
+}
+
+WF_COLD static void drop_state(struct wf_proc *p)
+{
+	if (p->ext->arg_dtor)
+		p->ext->arg_dtor(p->ext->arg);
+}
+
+/* A1: runs it once, and puts it where it goes next. */
+static void poll_task(struct wf_worker *worker, struct wf_proc *p)
+{
+	int result;
+
+	worker->switched = WF_SWITCH_PARK;
+	worker->armed_until = WEFT_FOREVER;
+	result = p->fresh.fn(p->fresh.arg);
+	if (WF_LIKELY(result == WEFT_PENDING)) {
+		settle_task(worker, p);
+		return;
+	}
+	if (WF_UNLIKELY(p->ext != NULL))
+		drop_state(p);
+	if (WF_UNLIKELY(p->live.open))
+		wf_task_close_wait(p);
+	finish(worker, p, result);
+}
+
+/* A task's first run: as begin(), but `fresh` stays. */
+static void run_fresh_task(struct wf_worker *worker, struct wf_proc *p)
+{
+	begin_word(worker, p);
+	p->live.open = false;
+	p->live.yielded = false;
+	poll_task(worker, p);
+}
+
+static void run_task(struct wf_worker *worker, struct wf_proc *p, enum wf_phase phase)
+{
+	if (phase == WF_OWNED) {
+		wf_proc_serve_remote(p);
+		p->live.run = WF_RUNNING;
+	} else {
+		go_on_movable(worker, p);
+	}
+	if (WF_UNLIKELY(p->live.open))
+		wf_task_close_wait(p);
+	poll_task(worker, p);
 }
 
 static void run_one(struct wf_worker *worker, struct wf_proc *p)
 {
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+
 	set_current(worker, p);
-	switch (wf_word_phase(wf_u64_load_relaxed(&p->word))) {
+	switch (word & (WF_WORD_PHASE | WF_WORD_TASK)) {
 	case WF_OWNED:
 		run_owned(worker, p);
 		break;
 	case WF_NEW:
 		run_fresh(worker, p);
 		break;
+	case WF_NEW | WF_WORD_TASK:
+		run_fresh_task(worker, p);
+		break;
 	default:
-		run_movable(worker, p);
+		if (word & WF_WORD_TASK)
+			run_task(worker, p, wf_word_phase(word));
+		else
+			run_movable(worker, p);
 		break;
 	}
 	worker->current = NULL;
@@ -368,7 +464,10 @@ static struct wf_proc *pick_direct(struct wf_worker *worker)
 		return NULL;
 	if (WF_UNLIKELY(worker->classes))
 		return wf_queue_high_is_next(worker) ? wf_queue_pick_classes(worker) : NULL;
-	if (worker->run_next) {
+	p = worker->run_next;
+	if (p) {
+		if (WF_UNLIKELY(wf_proc_is_task(p)))
+			return NULL;
 		p = wf_queue_next_pop(worker);
 		if (p)
 			return p;
@@ -377,7 +476,7 @@ static struct wf_proc *pick_direct(struct wf_worker *worker)
 	if (!node || worker->injector_picks + 1 >= WF_INJECTOR_INTERVAL)
 		return NULL;
 	p = WF_CONTAINER_OF(node, struct wf_proc, run);
-	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_OWNED)
+	if ((wf_u64_load_relaxed(&p->word) & (WF_WORD_PHASE | WF_WORD_TASK)) != WF_OWNED)
 		return NULL;
 	if (worker->list_turn && !wf_deque_is_empty(&worker->ring))
 		return NULL;

@@ -22,6 +22,25 @@
  * found by its generation. The peer never touches the waiter's stack after it has dropped the
  * object's lock. "A ready result wins": where deadline or cancel lose the race, wf_wait_park()
  * returns 0.
+ *
+ * A task (<weft/task.h>) has no stack to wait on: it leaves its name, returns, is polled again.
+ * An object that serves both bodies does the same in the same order, and this besides:
+ *
+ *	int r = wf_wait_check_once();             instead of wf_wait_check()
+ *	… try; if that cannot succeed: begin, publish, as above: by value, in a slot of the
+ *	object's (wf_wait_in_task(): not a waiter on the stack). Its own name in the slot, of
+ *	whatever number, is replaced; so is another one if wf_wait_is_over() …
+ *	r = wf_wait_park(&wait, deadline);        in a task: WEFT_PENDING; leave the name;
+ *	                                          -ETIME, -EAGAIN, -ECANCELED: as above; never 0
+ *
+ * All that one run of a task arms has one number, so whoever comes first ends it for all, and that
+ * number is over when the next run begins. Hence:
+ *   - who owns a slot does not rely on it: a name in it may be over, at any time, without being
+ *     withdrawn. A peer's claim of it fails: it goes on to the next waiter, if one event serves
+ *     one.
+ *   - an event that was for a task is not lost, whether or not the claim succeeds: the task tries
+ *     again in its next run, or does not want it any more.
+ *   - wf_wait_end() does nothing in a task.
  */
 #ifndef WF_CORE_SCHED_H
 #define WF_CORE_SCHED_H
@@ -77,12 +96,25 @@ void *wf_rt_io(const struct weft_rt *rt);
 /* True once a stop has begun (S0): servers accept no more. */
 bool wf_rt_is_draining(const struct weft_rt *rt);
 
-/* 0 inside a process that may park; -EPERM outside; -ECANCELED when a cancel is pending. */
+/* 0 inside a fiber; -EPERM outside, and in a task; -ECANCELED when a cancel is pending. */
 int wf_wait_check(void);
+
+/*
+ * The same for calls of one try, which tasks may make: 0 in a task too; there also WEFT_PENDING,
+ * with a yield armed, when its run has used up its budget.
+ */
+int wf_wait_check_once(void);
+bool wf_wait_in_task(void);
 
 void wf_wait_begin(struct wf_wait *wait);
 int wf_wait_park(struct wf_wait *wait, weft_time deadline);
 void wf_wait_end(struct wf_wait *wait);
+
+/*
+ * Whether nobody can claim that wait any more. Any worker; lock-free: allowed under an object's
+ * lock, where a slot is found taken.
+ */
+bool wf_wait_is_over(weft_pid pid, uint32_t number);
 
 /*
  * Any thread that keeps `rt` alive. Foreign threads cost a few 10 ns more (an RCU section each).
@@ -98,8 +130,8 @@ void wf_worker_sleep_end(void);
 
 /*
  * One unit of the process's budget of operations, taken by each operation that made progress
- * without parking; when it is used up the process yields here. Keeps a process that is always ready
- * from holding its worker.
+ * without parking; when it is used up the process yields here (a task: in its next call). Keeps a
+ * process that is always ready from holding its worker.
  */
 void wf_budget_take(void);
 

@@ -30,7 +30,12 @@
 
 #define STACK_BYTES_MIN ((size_t)16384)
 #define STACK_BYTES_MAX ((size_t)1 << 30)
-#define SPAWN_FLAGS     (WEFT_MOVABLE | WEFT_DETACHED | WEFT_SUSPENDED | WEFT_STACK_NOW)
+#define SPAWN_FLAGS \
+	(WEFT_MOVABLE | WEFT_DETACHED | WEFT_SUSPENDED | WEFT_STACK_NOW | WEFT_PINNED)
+
+/* What the word of a process has from its body: nothing, of a fiber. */
+#define FIBER_WORD ((uint64_t)0)
+#define TASK_WORD  (WF_WORD_TASK | WF_WORD_MOVABLE)
 
 static const struct weft_spawn_opts spawn_defaults = { .size = sizeof(struct weft_spawn_opts) };
 
@@ -44,7 +49,8 @@ static int read_opts(const struct weft_rt *rt, const struct weft_spawn_opts *opt
 
 	if (r < 0)
 		return r;
-	if (out->flags & ~SPAWN_FLAGS)
+	if ((out->flags & ~SPAWN_FLAGS) ||
+		(out->flags & (WEFT_MOVABLE | WEFT_PINNED)) == (WEFT_MOVABLE | WEFT_PINNED))
 		return -EINVAL;
 	if ((unsigned)out->priority > WEFT_PRIORITY_LOW)
 		return -EINVAL;
@@ -56,15 +62,18 @@ static int read_opts(const struct weft_rt *rt, const struct weft_spawn_opts *opt
 	return 0;
 }
 
-static uint64_t word_flags(const struct weft_spawn_opts *opts, bool detached)
+/* `body`: FIBER_WORD or TASK_WORD. */
+static uint64_t word_flags(const struct weft_spawn_opts *opts, bool detached, uint64_t body)
 {
-	uint64_t flags = 0;
+	uint64_t flags = body;
 
 	if (detached || (opts->flags & WEFT_DETACHED))
 		flags |= WF_WORD_DETACHED;
 	if (opts->flags & WEFT_MOVABLE)
 		flags |= WF_WORD_MOVABLE;
 	flags |= (uint64_t)opts->priority << WF_WORD_PRIORITY_SHIFT;
+	if (opts->flags & WEFT_PINNED)
+		flags &= ~WF_WORD_MOVABLE;
 	if (opts->worker)
 		flags |= WF_WORD_PLACED | (uint64_t)(opts->worker - 1) << WF_WORD_OWNER_SHIFT;
 	return flags;
@@ -222,7 +231,7 @@ WF_INLINE void tell_spawn(
 }
 
 static int spawn_counted(struct weft_rt *rt, struct wf_worker *worker, weft_fn fn, void *arg,
-	const struct weft_spawn_opts *opts, weft_pid *pid_out)
+	const struct weft_spawn_opts *opts, weft_pid *pid_out, uint64_t body)
 {
 	struct wf_proc *p;
 	uint64_t word;
@@ -235,11 +244,11 @@ static int spawn_counted(struct weft_rt *rt, struct wf_worker *worker, weft_fn f
 	word = free_word(p) | WF_NEW;
 	if (WF_UNLIKELY(opts != NULL)) {
 		r = make_ext(rt, p, opts, arg);
-		word |= word_flags(opts, !pid_out);
+		word |= word_flags(opts, !pid_out, body);
 		if (opts->flags & WEFT_SUSPENDED)
 			word = wf_word_with_phase(word, WF_SUSPENDED);
-	} else if (!pid_out) {
-		word |= WF_WORD_DETACHED;
+	} else {
+		word |= pid_out ? body : body | WF_WORD_DETACHED;
 	}
 	if (pid_out)
 		pid_set(rt, p, word, pid_out);
@@ -264,9 +273,9 @@ static int spawn_counted(struct weft_rt *rt, struct wf_worker *worker, weft_fn f
 }
 
 static int spawn(struct weft_rt *rt, struct wf_worker *worker, weft_fn fn, void *arg,
-	const struct weft_spawn_opts *opts, weft_pid *pid_out)
+	const struct weft_spawn_opts *opts, weft_pid *pid_out, uint64_t body)
 {
-	int r = spawn_counted(rt, worker, fn, arg, opts, pid_out);
+	int r = spawn_counted(rt, worker, fn, arg, opts, pid_out, body);
 
 	if (WF_UNLIKELY(!worker))
 		wf_foreign_end(rt);
@@ -289,11 +298,11 @@ int weft_spawn(weft_fn fn, void *arg, weft_pid *pid_out)
 		return -EPERM;
 	if (WF_UNLIKELY(!fn))
 		return -EINVAL;
-	return spawn(worker->rt, worker, fn, arg, NULL, pid_out);
+	return spawn(worker->rt, worker, fn, arg, NULL, pid_out, FIBER_WORD);
 }
 
 static int spawn_with(struct weft_rt *rt, weft_fn fn, void *arg, const struct weft_spawn_opts *opts,
-	weft_pid *pid_out)
+	weft_pid *pid_out, uint64_t body)
 {
 	struct wf_worker *self = wf_worker_self();
 	struct weft_spawn_opts own;
@@ -305,9 +314,11 @@ static int spawn_with(struct weft_rt *rt, weft_fn fn, void *arg, const struct we
 		r = read_opts(rt, opts, &own);
 		if (r < 0)
 			return r;
+		if ((body & WF_WORD_TASK) && (own.stack_size || (own.flags & WEFT_STACK_NOW)))
+			return -EINVAL;
 		opts = &own;
 	}
-	return spawn(rt, self && self->rt == rt ? self : NULL, fn, arg, opts, pid_out);
+	return spawn(rt, self && self->rt == rt ? self : NULL, fn, arg, opts, pid_out, body);
 }
 
 int weft_spawn_with(weft_fn fn, void *arg, const struct weft_spawn_opts *opts, weft_pid *pid_out)
@@ -316,13 +327,31 @@ int weft_spawn_with(weft_fn fn, void *arg, const struct weft_spawn_opts *opts, w
 
 	if (!worker)
 		return -EPERM;
-	return spawn_with(worker->rt, fn, arg, opts, pid_out);
+	return spawn_with(worker->rt, fn, arg, opts, pid_out, FIBER_WORD);
 }
 
 int weft_rt_spawn(weft_rt *rt, weft_fn fn, void *arg, const struct weft_spawn_opts *opts,
 	weft_pid *pid_out)
 {
-	return spawn_with(rt, fn, arg, opts, pid_out);
+	return spawn_with(rt, fn, arg, opts, pid_out, FIBER_WORD);
+}
+
+int weft_task_spawn(
+	weft_task_fn fn, void *state, const struct weft_spawn_opts *opts, weft_pid *pid_out)
+{
+	struct wf_worker *worker = caller();
+
+	if (WF_UNLIKELY(!worker))
+		return -EPERM;
+	if (WF_UNLIKELY(opts != NULL || !fn))
+		return spawn_with(worker->rt, fn, state, opts, pid_out, TASK_WORD);
+	return spawn(worker->rt, worker, fn, state, NULL, pid_out, TASK_WORD);
+}
+
+int weft_rt_task_spawn(weft_rt *rt, weft_task_fn fn, void *state,
+	const struct weft_spawn_opts *opts, weft_pid *pid_out)
+{
+	return spawn_with(rt, fn, state, opts, pid_out, TASK_WORD);
 }
 
 int weft_spawn_reserve(weft_pid *pid_out)
@@ -380,7 +409,7 @@ static uint64_t committed_word(
 {
 	enum wf_phase phase = opts->flags & WEFT_SUSPENDED ? WF_SUSPENDED : WF_NEW;
 
-	word = (word | word_flags(opts, false)) & ~WF_WORD_COMMITTING;
+	word = (word | word_flags(opts, false, FIBER_WORD)) & ~WF_WORD_COMMITTING;
 	/* Closed since the reservation: it still runs, with the cancellation pending. */
 	if (worker->closed)
 		word |= WF_WORD_CANCELLED;

@@ -1,11 +1,13 @@
 /*
  * wait.c: how a process waits: the claim word, park, sleep, yield, cancel. core/sched.h and
- * core/README.md ("wait") have the protocol.
+ * core/README.md ("wait") have the protocol. A task, which cannot switch away, arms instead
+ * (core/tasks.h): its half of a call is a function of its own, so that a fiber's pays one look.
  */
 #include <errno.h>
 
 #include "core/internal.h"
 #include "core/registry.h"
+#include "core/tasks.h"
 #include "core/wake.h"
 #include "sync/observe.h"
 
@@ -30,7 +32,7 @@ static weft_pid pid_of(const struct wf_worker *worker, const struct wf_proc *p)
 }
 
 /* Not inlined: its sums would be made in advance by those who wait for ever. */
-WF_NOINLINE static void arm(struct wf_worker *worker, struct wf_proc *p, weft_time deadline)
+WF_NOINLINE void wf_proc_arm(struct wf_worker *worker, struct wf_proc *p, weft_time deadline)
 {
 	p->live.timed_out = false;
 	p->live.armed = true;
@@ -44,7 +46,7 @@ WF_NOINLINE static void arm(struct wf_worker *worker, struct wf_proc *p, weft_ti
 WF_INLINE struct wf_worker *suspend(struct wf_worker *worker, struct wf_proc *p, weft_time deadline)
 {
 	if (deadline != WEFT_FOREVER)
-		arm(worker, p, deadline);
+		wf_proc_arm(worker, p, deadline);
 	WF_OBSERVE(waits, p);
 	wf_worker_switch(worker, p, WF_SWITCH_PARK);
 	return WF_LIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED) ? worker
@@ -56,9 +58,29 @@ int wf_wait_check(void)
 	struct wf_worker *worker;
 	struct wf_proc *p = self_proc(&worker);
 
-	if (WF_UNLIKELY(!p))
+	if (WF_UNLIKELY(!p || wf_proc_is_task(p)))
 		return -EPERM;
 	return WF_UNLIKELY(is_cancelled(p)) ? -ECANCELED : 0; /* X3 */
+}
+
+int wf_wait_check_once(void)
+{
+	struct wf_worker *worker;
+	struct wf_proc *p = self_proc(&worker);
+
+	if (WF_UNLIKELY(!p))
+		return -EPERM;
+	if (WF_UNLIKELY(is_cancelled(p)))
+		return -ECANCELED; /* X3 */
+	return WF_LIKELY(worker->operations_left > 0) ? 0 : wf_task_yield(worker);
+}
+
+bool wf_wait_in_task(void)
+{
+	struct wf_worker *worker;
+	struct wf_proc *p = self_proc(&worker);
+
+	return p && wf_proc_is_task(p);
 }
 
 void wf_wait_begin(struct wf_wait *wait)
@@ -67,6 +89,11 @@ void wf_wait_begin(struct wf_wait *wait)
 	struct wf_proc *p = self_proc(&worker);
 	uint32_t number = (uint32_t)(wf_u64_load_relaxed(&p->claim) >> 32) + 1;
 
+	wait->pid = pid_of(worker, p);
+	if (WF_UNLIKELY(wf_proc_is_task(p)) && wf_task_has_wait(p)) {
+		wait->number = number - 1; /* A2 */
+		return;
+	}
 	if (WF_UNLIKELY(number == 0))
 		number = 1;
 	/*
@@ -75,7 +102,6 @@ void wf_wait_begin(struct wf_wait *wait)
 	 * or fails.
 	 */
 	wf_u64_store_relaxed(&p->claim, (uint64_t)number << 32 | WF_WINNER_NONE);
-	wait->pid = pid_of(worker, p);
 	wait->number = number;
 }
 
@@ -95,6 +121,8 @@ void wf_wait_end(struct wf_wait *wait)
 	struct wf_worker *worker;
 	struct wf_proc *p = self_proc(&worker);
 
+	if (WF_UNLIKELY(wf_proc_is_task(p)))
+		return; /* the run may have armed more by that number: A4 ends it */
 	(void)claim(p, wait->number, WF_WINNER_CANCEL); /* C6 */
 }
 
@@ -111,12 +139,26 @@ static int wait_over(const struct wf_worker *worker, const struct wf_proc *p, we
 	return 0;
 }
 
+/*
+ * A3. Nobody is asked who has won: a peer that has claimed the wait wakes, so this run is not the
+ * last. Neither deadline nor cancel claims: the run may have armed more by that number.
+ */
+WF_NOINLINE static int arm_wait(
+	struct wf_worker *worker, const struct wf_proc *p, weft_time deadline, bool shielded)
+{
+	int r = wait_over(worker, p, deadline, false, shielded);
+
+	return r < 0 ? r : wf_task_arm(worker, deadline);
+}
+
 static int park(struct wf_wait *wait, weft_time deadline, bool shielded)
 {
 	struct wf_worker *worker;
 	struct wf_proc *p = self_proc(&worker);
 	bool slept = false;
 
+	if (WF_UNLIKELY(wf_proc_is_task(p)))
+		return arm_wait(worker, p, deadline, shielded);
 	for (;;) {
 		int r;
 
@@ -159,6 +201,20 @@ bool wf_wait_claim_pid(weft_pid pid, uint32_t number)
 	return won;
 }
 
+bool wf_wait_is_over(weft_pid pid, uint32_t number)
+{
+	struct wf_visit visit;
+	struct wf_proc *p = wf_visit_begin(&visit, pid);
+	bool over;
+
+	if (!p)
+		return true;
+	/* A5: acquire, with C3 in claim(): whoever has ended it is through with its object. */
+	over = wf_u64_load_acquire(&p->claim) != ((uint64_t)number << 32 | WF_WINNER_NONE);
+	wf_visit_end(&visit);
+	return over;
+}
+
 bool wf_wait_claim(struct weft_rt *rt, weft_pid pid, uint32_t number)
 {
 	struct wf_worker *worker = wf_worker_self();
@@ -181,17 +237,23 @@ bool wf_wait_claim(struct weft_rt *rt, weft_pid pid, uint32_t number)
 
 int weft_sleep_until(weft_time deadline)
 {
+	struct wf_worker *worker;
+	struct wf_proc *p = self_proc(&worker);
 	struct wf_wait wait;
-	int r = wf_wait_check();
+	int r;
 
-	if (r < 0)
-		return r;
+	if (WF_UNLIKELY(!p))
+		return -EPERM;
 	/* Over already, it would not switch: others must have their turn. */
 	if (deadline <= weft_now_coarse())
 		wf_budget_take();
-	wf_wait_begin(&wait);
-	r = wf_wait_park(&wait, deadline);
-	return r == -ECANCELED ? r : 0;
+	if (WF_UNLIKELY(wf_proc_is_task(p))) {
+		r = arm_wait(worker, p, deadline, false); /* nobody is to claim it */
+	} else {
+		wf_wait_begin(&wait);
+		r = wf_wait_park(&wait, deadline);
+	}
+	return r == -ECANCELED || r == WEFT_PENDING ? r : 0;
 }
 
 /* T1: a movable process's token. Acquire (the RMW), with W8 and W9 in wake.c. */
@@ -227,6 +289,21 @@ WF_COLD static bool woken_before_cancel(struct wf_proc *p)
 	return take_token(p);
 }
 
+WF_NOINLINE static int park_task(
+	struct wf_worker *worker, struct wf_proc *p, weft_time deadline)
+{
+	int r;
+
+	if (WF_UNLIKELY(worker->operations_left == 0))
+		return wf_task_yield(worker);
+	if (take_token(p)) {
+		wf_budget_take();
+		return 0;
+	}
+	r = arm_wait(worker, p, deadline, false);
+	return r == -ECANCELED && woken_before_cancel(p) ? 0 : r;
+}
+
 int weft_park(weft_time deadline)
 {
 	struct wf_worker *worker;
@@ -235,6 +312,8 @@ int weft_park(weft_time deadline)
 
 	if (WF_UNLIKELY(!p))
 		return -EPERM;
+	if (WF_UNLIKELY(wf_proc_is_task(p)))
+		return park_task(worker, p, deadline);
 	if (take_token(p)) {
 		/* Woken before every park, it would never switch: others must have their turn. */
 		wf_budget_take();
@@ -252,6 +331,17 @@ int weft_park(weft_time deadline)
 	}
 }
 
+/* The run that a yield has caused finds `yielded` set; one that has armed it, `switched` too. */
+WF_NOINLINE static int yield_task(struct wf_worker *worker, struct wf_proc *p)
+{
+	if (!p->live.yielded || worker->switched == WF_SWITCH_YIELD) {
+		p->live.yielded = true;
+		return wf_task_yield(worker);
+	}
+	p->live.yielded = false;
+	return is_cancelled(p) ? -ECANCELED : 0;
+}
+
 int weft_yield(void)
 {
 	struct wf_worker *worker;
@@ -259,6 +349,8 @@ int weft_yield(void)
 
 	if (WF_UNLIKELY(!p))
 		return -EPERM;
+	if (WF_UNLIKELY(wf_proc_is_task(p)))
+		return yield_task(worker, p);
 	WF_OBSERVE(yields, p);
 	wf_worker_switch(worker, p, WF_SWITCH_YIELD);
 	return WF_UNLIKELY(is_cancelled(p)) ? -ECANCELED : 0;
@@ -287,7 +379,11 @@ void wf_budget_take(void)
 		worker->operations_left--;
 		return;
 	}
-	(void)weft_yield();
+	/* A task's run cannot be interrupted here: its next call is: wf_wait_check_once(). */
+	if (wf_proc_is_task(worker->current))
+		worker->operations_left = 0;
+	else
+		(void)weft_yield();
 }
 
 int weft_consume(void)

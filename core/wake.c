@@ -109,7 +109,7 @@ static bool wake_waiting(struct weft_rt *rt, struct wf_worker *worker, struct wf
 			return true;
 		}
 	}
-	/* W9: acquire and release (the cas), with W10 in settle_movable(), W12 in run_movable(). */
+	/* W9: acquire, release (the cas), with W10 in settle_movable(), W12 in go_on_movable(). */
 	if (!wf_u64_cas(&p->word, word, queued | token))
 		return false;
 	if (anchored)
@@ -156,7 +156,7 @@ static void wake_by_word(struct weft_rt *rt, struct wf_worker *worker, struct wf
 		case WF_NEW:
 		case WF_QUEUED:
 		case WF_NOTIFIED:
-			/* W8: an RMW although nothing may change: W11 in begin() acquires it. */
+			/* W8: an RMW, may nothing change: W11 in begin_word() acquires it. */
 			if (wf_u64_cas(&p->word, &word, word | bit))
 				return;
 			break;

@@ -15,6 +15,9 @@
  */
 void wf_proc_wake(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p, bool token);
 
+/* wait.c; owner: puts the timer of p's wait on the wheel. p is in no queue. */
+void wf_proc_arm(struct wf_worker *worker, struct wf_proc *p, weft_time deadline);
+
 /* Owner: takes the timer of p's wait off the wheel. Before queueing: the run link is its memory. */
 WF_INLINE void wf_proc_disarm(struct wf_worker *worker, struct wf_proc *p)
 {

@@ -44,7 +44,7 @@ enum wf_token {
 	WF_TOKEN_DIRECTED, /* its inbox, or a control change */
 };
 
-/* Why a fiber switched back to its worker. */
+/* Why a fiber switched back to its worker, or what a task's poll is to count as. */
 enum wf_switch {
 	WF_SWITCH_PARK,  /* waits: RUNNING → WAITING, or → QUEUED if notified meanwhile */
 	WF_SWITCH_YIELD, /* stays ready */
@@ -93,6 +93,7 @@ struct wf_worker {
 	unsigned run_next_uses;
 	enum wf_switch switched;
 	int result;                 /* with WF_SWITCH_END */
+	weft_time armed_until;      /* the earliest deadline that the running task has armed */
 	unsigned operations_left;   /* of the running process */
 	weft_time now;              /* the turn's time, advanced every WF_CLOCK_PICKS */
 	struct wf_fifo list;        /* sticky processes that are ready */

@@ -4,13 +4,14 @@
  * (sync/observe.h), at each operation on a header, and when a runtime ends. Nothing here is an
  * operation, so schedules are the same with it and without.
  *
- * Places. A process that is to run (NEW, QUEUED) is in exactly one place: a ring, a list, a slot of
- * a worker, the injector, an inbox (to be started there). Any other is in none. One that runs is
- * its worker's current one. What makes this hard is that moving takes several operations. A process
- * on its way from one place to the next is in somebody's HANDS: in a local variable of a function
- * that has not returned, so its address lies on the stack of a thread, or in the registers saved
- * there. So "in no place" is an error only if no thread's stack has its address. As with garbage
- * collectors that look at stacks, a leftover may hide an error for a while, and never makes one.
+ * Places. A process that is to run (NEW, QUEUED; movable, and it has yielded) is in exactly one
+ * place: a ring, a list, a slot of a worker, the injector, an inbox (to be started there). Any
+ * other is in none. One that runs is its worker's current one, a fiber on its own stack, a task on
+ * its worker's. What makes this hard is that moving takes several operations. A process on its way
+ * from one place to the next is in somebody's HANDS: in a local variable of a function that has not
+ * returned, so its address lies on the stack of a thread, or in the registers saved there. So "in
+ * no place" is an error only if no thread's stack has its address. As with garbage collectors that
+ * look at stacks, a leftover may hide an error for a while, and never makes one.
  * Places are seen as their owner sees them: with the stores that still wait in its buffer.
  *
  * Runs. A process is begun once. It goes on for a reason that has come up since the last time it
@@ -357,10 +358,12 @@ static void check_header(struct places *places, unsigned i)
 	enum wf_phase phase = phase_of(p, word);
 	const struct wf_worker *owner = &places->known->rt->workers[wf_word_owner(word)];
 	bool sticky = wf_word_phase(word) == WF_OWNED;
+	bool runs = phase == WF_RUNNING || phase == WF_NOTIFIED;
+	bool yielded = runs && !sticky && !places->known->shadows[i].inside;
 
 	sim_check(places->count[i] <= 1, "process %u is in two places: %s, %s", i,
 		places->first[i], places->last[i]);
-	if (phase == WF_NEW || phase == WF_QUEUED) {
+	if (phase == WF_NEW || phase == WF_QUEUED || yielded) {
 		sim_check(places->count[i] == 1 || is_held(places, i),
 			"process %u is to run, and in no place: %s", i, wf_phase_name(phase));
 		sim_check(!sticky || places->count[i] == 0 || places->worker[i] == owner,
@@ -370,7 +373,7 @@ static void check_header(struct places *places, unsigned i)
 	}
 	sim_check(places->count[i] == 0, "process %u is not to run, but in %s: %s", i,
 		places->first[i], wf_phase_name(phase));
-	if (phase == WF_RUNNING || phase == WF_NOTIFIED)
+	if (runs)
 		sim_check(owner->current == p || is_held(places, i),
 			"process %u runs, but not on its worker", i);
 }
@@ -461,7 +464,8 @@ static void observe_run(struct shadow *shadow, const struct wf_proc *p)
 			"a process goes on that was never begun");
 		sim_check(!shadow->inside, "two workers run one process");
 		sim_check(shadow->due, "a process runs, and nothing woke it");
-		check_stack_is_free(p);
+		if (!(word & WF_WORD_TASK))
+			check_stack_is_free(p);
 	}
 	shadow->inside = true;
 	shadow->due = is_being_woken(p);
@@ -587,7 +591,9 @@ static bool is_harmless(const struct sim_touch *touch, const struct wf_proc *p)
 		return touch->access == SIM_LOADS && strcmp(touch->function, "unlinked") == 0;
 	}
 	if (touch->address == &p->claim)
-		return touch->access == SIM_LOADS && strcmp(touch->function, "wf_join_tell") == 0;
+		return touch->access == SIM_LOADS &&
+		       (strcmp(touch->function, "wf_join_tell") == 0 ||
+			       strcmp(touch->function, "is_left_behind") == 0);
 	return (touch->access == SIM_LOADS && strcmp(touch->function, "shared_pop") == 0) ||
 	       (touch->access == SIM_STORES && strcmp(touch->function, "shared_push") == 0);
 }
