@@ -271,11 +271,12 @@ static bool succeed(
 	return true;
 }
 
-/* Y4: from the fiber's own stack, for the last time. */
+/* Y4: from the fiber's own stack, for the last time; or out of a task's frames. */
 void wf_fail_leave(struct wf_worker *worker, struct wf_proc *p, int result)
 {
-	WF_CHECK(!(wf_u64_load_relaxed(&p->word) & WF_WORD_TASK)); /* it has no stack to leave */
 	worker->result = result;
+	if (wf_proc_is_task(p))
+		longjmp(worker->task_failed, 1);
 	worker->switched = WF_SWITCH_END;
 	wf_fiber_exit(p->live.fiber, &worker->sched);
 	__builtin_trap();
@@ -377,10 +378,14 @@ static void settle_task(struct wf_worker *worker, struct wf_proc *p)
 		settle_movable(worker, p);
 }
 
-WF_COLD static void drop_state(struct wf_proc *p)
+/* It has returned a result, or failed: what is armed is over, and its result published. */
+static void end_task(struct wf_worker *worker, struct wf_proc *p, int result)
 {
-	if (p->ext->arg_dtor)
-		p->ext->arg_dtor(p->ext->arg);
+	if (WF_UNLIKELY(p->live.open))
+		wf_task_close_wait(p);
+	if (WF_UNLIKELY(worker->hooks_runs))
+		wf_hooks_process_end(worker->rt, p, wf_u64_load_relaxed(&p->word), result);
+	finish(worker, p, result);
 }
 
 /* A1: runs it once, and puts it where it goes next. */
@@ -390,16 +395,17 @@ static void poll_task(struct wf_worker *worker, struct wf_proc *p)
 
 	worker->switched = WF_SWITCH_PARK;
 	worker->armed_until = WEFT_FOREVER;
+	if (WF_UNLIKELY(worker->hooks_runs))
+		wf_hooks_before_run(worker, p);
 	result = p->fresh.fn(p->fresh.arg);
-	if (WF_LIKELY(result == WEFT_PENDING)) {
+	if (WF_UNLIKELY(p->ext != NULL) && result != WEFT_PENDING)
+		wf_wind_up(p, NULL);
+	if (WF_UNLIKELY(worker->hooks_runs))
+		wf_hooks_after_run(worker, p);
+	if (WF_LIKELY(result == WEFT_PENDING))
 		settle_task(worker, p);
-		return;
-	}
-	if (WF_UNLIKELY(p->ext != NULL))
-		drop_state(p);
-	if (WF_UNLIKELY(p->live.open))
-		wf_task_close_wait(p);
-	finish(worker, p, result);
+	else
+		end_task(worker, p, result);
 }
 
 /* A task's first run: as begin(), but `fresh` stays. */
@@ -525,7 +531,8 @@ static unsigned least(unsigned a, unsigned b)
 	return a < b ? a : b;
 }
 
-unsigned wf_worker_run_batch(struct wf_worker *worker, unsigned budget)
+/* Tells worker->batch_picks how far it has come, should a task not return. */
+static void run_batch(struct wf_worker *worker, unsigned budget)
 {
 	weft_time end = worker->now + WF_TURN_NS_MAX;
 	unsigned picks = 0, clock_due = WF_CLOCK_PICKS, io_due = WF_IO_INTERVAL;
@@ -545,6 +552,7 @@ unsigned wf_worker_run_batch(struct wf_worker *worker, unsigned budget)
 		worker->direct_left = direct;
 		run_one(worker, p);
 		picks += direct - worker->direct_left + 1;
+		worker->batch_picks = picks;
 		if (WF_UNLIKELY(picks == clock_due)) {
 			clock_due += WF_CLOCK_PICKS;
 			worker->now = wf_rt_now(worker->rt);
@@ -556,8 +564,29 @@ unsigned wf_worker_run_batch(struct wf_worker *worker, unsigned budget)
 			wf_worker_poll_busy(worker);
 		}
 	}
-	if (picks > 0)
+}
+
+/* A task has failed: the frames between it and the batch are gone. The batch is over. */
+WF_COLD static void after_failure(struct wf_worker *worker)
+{
+	struct wf_proc *p = worker->current;
+
+	if (worker->hooks_runs)
+		wf_hooks_after_run(worker, p);
+	end_task(worker, p, worker->result);
+	worker->current = NULL;
+	worker->batch_picks++;
+}
+
+unsigned wf_worker_run_batch(struct wf_worker *worker, unsigned budget)
+{
+	worker->batch_picks = 0;
+	if (WF_LIKELY(_setjmp(worker->task_failed) == 0))
+		run_batch(worker, budget);
+	else
+		after_failure(worker);
+	if (worker->batch_picks > 0)
 		wf_watch_set(worker, WF_WATCH_NOTHING, 0);
-	wf_count(&worker->counters.picks, picks);
-	return picks;
+	wf_count(&worker->counters.picks, worker->batch_picks);
+	return worker->batch_picks;
 }

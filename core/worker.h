@@ -9,6 +9,7 @@
 #define WF_CORE_WORKER_H
 
 #include <pthread.h>
+#include <setjmp.h>
 
 #include "core/driver.h"
 #include "core/fiber.h"
@@ -124,6 +125,8 @@ struct wf_worker {
 	struct wf_fifo yielded_class; /* of both; each joins its own after the next driver poll */
 	unsigned class_turn;        /* picks made while `classes` */
 	struct wf_fifo inbox_rest;  /* drained from the inbox, not yet handled */
+	unsigned batch_picks;       /* of the batch so far */
+	jmp_buf task_failed;        /* where weft_fail() leaves a task for */
 	struct wf_retired retired;
 	struct wf_open_driver drivers[1 + WF_POLL_DRIVERS_MAX]; /* [0] is the main one */
 	unsigned driver_count;
