@@ -109,6 +109,7 @@ TESTS = {
     "test_stack": "threads tuning",
     "test_switch": "threads",
     "test_table": "threads",
+    "test_task": "threads tuning kernel",
     "test_tcp": "threads valgrind",
     "test_testing": "threads valgrind",
     "test_wait": "threads tuning valgrind",

@@ -100,7 +100,7 @@ static ssize_t lend(struct wf_buf *buf, ssize_t n, struct weft_buf *buffer_out)
 ssize_t weft_recv_buf(int fd, struct weft_buf *buffer_out, weft_time deadline)
 {
 	struct wf_op op;
-	ssize_t n = wf_tcp_begin(&op, fd);
+	ssize_t n = wf_tcp_begin_once(&op, fd);
 
 	*buffer_out = (struct weft_buf){ .data = NULL };
 	if (n < 0)

@@ -256,6 +256,7 @@ static int finish_virtual(struct wf_fd_entry *entry)
 	struct wf_mem_socket *socket = WF_CONTAINER_OF(entry, struct wf_mem_socket, entry);
 	uint64_t word;
 
+	wf_fd_tell_tasks(entry);
 	wf_mem_close(socket);
 	word = wf_u64_load_relaxed(&entry->word);
 	while (!wf_u64_cas(&entry->word, &word, wf_fd_word_free(word)))
@@ -426,14 +427,15 @@ static bool invalid(int fd, uint64_t word, const char *reason)
 bool wf_fd_valid(int fd)
 {
 	struct wf_fd_entry *entry = wf_fd_find(fd);
-	bool waiters, home;
+	bool waiters, names, home;
 	uint64_t word;
 
 	if (!entry)
 		return true;
 	wf_spinlock_lock(&entry->lock);
 	word = wf_u64_load_relaxed(&entry->word);
-	waiters = wf_fd_has_waiters(entry);
+	names = wf_fd_has_waiters(entry);
+	waiters = wf_ptr_load_relaxed(&entry->many);
 	home = entry->registration != WF_FD_UNREGISTERED || entry->home_runtime;
 	wf_spinlock_unlock(&entry->lock);
 	if (wf_fd_state(word) > WF_FD_CLOSING)
@@ -442,7 +444,7 @@ bool wf_fd_valid(int fd)
 		return invalid(fd, word, "waiters without an operation");
 	if (wf_fd_state(word) != WF_FD_FREE)
 		return true;
-	if (home)
-		return invalid(fd, word, "free, but registered");
+	if (home || names)
+		return invalid(fd, word, "free, but registered, or waited for");
 	return operations(word) ? invalid(fd, word, "free, but in use") : true;
 }

@@ -29,6 +29,10 @@
  *	   out of a CLOSING entry closes the descriptor.
  * So a call that need not wait is two uncontended CASes and its system call.
  *
+ * A task in O5 leaves its name in `reader`, `writer`, or both, and goes to O6; its next call begins
+ * anew. So names may be there without an operation, and of waits that are over (core/sched.h): O5
+ * overwrites such a one, C4 takes them out, and tells whose are not over.
+ *
  * An event, by the driver of the home worker:
  *	E1 lock;
  *	E2 drop it if the generation or the home is another;

@@ -284,6 +284,8 @@ int wf_resolve(
 		use_all(out, use, text.port);
 		return 0;
 	}
+	if (wf_wait_in_task())
+		return -EPERM;
 	if (wf_wait_check() == -EPERM)
 		return wf_addr_lookup(text.name, text.port, out);
 	return lookup_in_process(text.name, text.port, out, deadline);

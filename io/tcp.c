@@ -149,7 +149,7 @@ static size_t clamp(size_t size)
 ssize_t weft_read(int fd, void *buffer, size_t size, weft_time deadline)
 {
 	struct wf_op op;
-	ssize_t n = wf_tcp_begin(&op, fd);
+	ssize_t n = wf_tcp_begin_once(&op, fd);
 
 	if (WF_UNLIKELY(n < 0))
 		return n;
@@ -161,7 +161,7 @@ ssize_t weft_read(int fd, void *buffer, size_t size, weft_time deadline)
 ssize_t weft_write(int fd, const void *buffer, size_t size, weft_time deadline)
 {
 	struct wf_op op;
-	ssize_t n = wf_tcp_begin(&op, fd);
+	ssize_t n = wf_tcp_begin_once(&op, fd);
 
 	if (WF_UNLIKELY(n < 0))
 		return n;
@@ -266,7 +266,7 @@ int weft_poll_fd(int fd, unsigned events, weft_time deadline)
 	bool last = false;
 	struct wf_op op;
 	int waited = 0;
-	int r = wf_tcp_begin(&op, fd);
+	int r = wf_tcp_begin_once(&op, fd);
 
 	if (r < 0)
 		return r;
@@ -396,7 +396,7 @@ static int accept_one(struct wf_op *op, weft_time deadline, uint32_t *generation
 int weft_accept(int fd, weft_time deadline)
 {
 	struct wf_op op;
-	int r = wf_tcp_begin(&op, fd);
+	int r = wf_tcp_begin_once(&op, fd);
 
 	if (r < 0)
 		return r;

@@ -16,6 +16,14 @@ WF_INLINE int wf_tcp_begin(struct wf_op *op, int fd)
 	return WF_LIKELY(r == 0) ? wf_op_begin(op, fd) : r;
 }
 
+/* The same for calls of one try, which tasks may make: also WEFT_PENDING. */
+WF_INLINE int wf_tcp_begin_once(struct wf_op *op, int fd)
+{
+	int r = wf_wait_check_once();
+
+	return WF_LIKELY(r == 0) ? wf_op_begin(op, fd) : r;
+}
+
 /* O6, and a unit of the budget for progress without a park. */
 WF_INLINE void wf_tcp_end(struct wf_op *op, bool progress)
 {

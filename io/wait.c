@@ -3,7 +3,9 @@
  * that end waits (E1 to E6).
  *
  * Names of waiters lie in the entry: one slot to read, one to write, and a ring of those of whom
- * there may be many, which are on their own stacks. Everything about names and homes happens under
+ * there may be many, which are on their own stacks. A task has none, so it takes a slot, or both,
+ * whatever it waits for; and since its name stays when it has gone on (core/sched.h), one that is
+ * over counts as none. Everything about names and homes happens under
  * the entry's lock; system calls and claims come after it has been dropped, on copies.
  */
 #include "io/wait.h"
@@ -30,6 +32,7 @@ enum wait_mode {
 	WAIT_SLOT,  /* the only one in its direction */
 	WAIT_QUEUE, /* first come, first served */
 	WAIT_EVENT, /* everybody is told */
+	WAIT_EVENT_SLOT, /* a task: as WAIT_EVENT, by the slots of its directions */
 };
 
 static struct wf_fd_waiter *ring_first(const struct wf_fd_entry *entry)
@@ -148,9 +151,9 @@ static void take_ready(struct wf_fd_entry *entry, uint64_t ready, struct wakes *
 {
 	wakes->count = 0;
 	wakes->more = wakes->queued = false;
-	if (ready & WF_FD_READ)
+	if (ready & (WF_FD_READ | WF_FD_STICKY))
 		take_slot(wakes, &entry->reader, entry->reader_number);
-	if (ready & WF_FD_WRITE)
+	if (ready & (WF_FD_WRITE | WF_FD_STICKY))
 		take_slot(wakes, &entry->writer, entry->writer_number);
 	if (WF_LIKELY(!ring_first(entry)))
 		return;
@@ -257,6 +260,20 @@ static bool is_home(const struct wf_fd_entry *entry, const struct wf_poller *pol
 		entry->home_runtime == poller->runtime && entry->home_worker == poller->worker;
 }
 
+static void drop_if_over(weft_pid *pid, uint32_t number)
+{
+	if (!weft_pid_is_none(*pid) && wf_wait_is_over(*pid, number))
+		pid->raw = 0;
+}
+
+/* Under the lock: whether somebody waits; names that are over are taken out. */
+static bool has_live_waiters(struct wf_fd_entry *entry)
+{
+	drop_if_over(&entry->reader, entry->reader_number);
+	drop_if_over(&entry->writer, entry->writer_number);
+	return wf_fd_has_waiters(entry);
+}
+
 static int home_decide(struct wf_fd_entry *entry, const struct wf_poller *poller)
 {
 	bool ours = entry->home_runtime == poller->runtime;
@@ -268,7 +285,7 @@ static int home_decide(struct wf_fd_entry *entry, const struct wf_poller *poller
 	}
 	WF_ASSERT(entry->registration != WF_FD_UNREGISTERED || !wf_fd_has_waiters(entry));
 	if (entry->registration != WF_FD_UNREGISTERED) {
-		if (!ours && wf_fd_has_waiters(entry))
+		if (!ours && has_live_waiters(entry))
 			return -EBUSY;
 		if (ours && (entry->registration == WF_FD_REGISTERING ||
 				    ++entry->foreign_waits < WF_HOME_WAITS_MAX))
@@ -401,20 +418,41 @@ static void home_leave(int fd, uint32_t runtime, uint16_t worker)
 	poller->remove(poller, fd);
 }
 
-/* Takes the registration out of the entry, and removes it where that is ours to do. */
+/*
+ * Nobody is in a call on it, and nobody will be: tasks may have left their names. Those whose wait
+ * is not over find out in their next run.
+ */
+void wf_fd_tell_tasks(struct wf_fd_entry *entry)
+{
+	struct wakes wakes;
+
+	wf_spinlock_lock(&entry->lock);
+	WF_ASSERT(!ring_first(entry));
+	take_all(entry, &wakes);
+	wf_spinlock_unlock(&entry->lock);
+	(void)claim_all(&wakes);
+}
+
+/*
+ * Takes the registration out of the entry, and removes it where that is ours to do. Nobody is in a
+ * call that waits.
+ */
 void wf_fd_deregister(struct wf_fd_entry *entry, int fd)
 {
 	enum wf_fd_registration registration;
+	struct wakes wakes;
 	uint32_t runtime;
 	uint16_t worker;
 
 	wf_spinlock_lock(&entry->lock);
-	WF_ASSERT(!wf_fd_has_waiters(entry));
+	WF_ASSERT(!ring_first(entry));
+	take_all(entry, &wakes); /* of tasks, as in wf_fd_tell_tasks() */
 	registration = entry->registration;
 	runtime = entry->home_runtime;
 	worker = entry->home_worker;
 	wf_fd_home_clear(entry);
 	wf_spinlock_unlock(&entry->lock);
+	(void)claim_all(&wakes);
 	if (registration != WF_FD_UNREGISTERED)
 		home_leave(fd, runtime, worker);
 }
@@ -430,7 +468,7 @@ static int wait_admit(const struct wf_op *op, uint64_t ready, enum wait_mode mod
 		return -EBADF;
 	if (WF_UNLIKELY(wf_fd_state(word) == WF_FD_CLOSING))
 		return -ECANCELED;
-	if (mode == WAIT_EVENT)
+	if (mode == WAIT_EVENT || mode == WAIT_EVENT_SLOT)
 		return ((word ^ op->word) & WF_FD_TICK) != 0;
 	return (word & ready) != 0 && !WF_PLANTED(fd_parks_without_look);
 }
@@ -444,25 +482,46 @@ static void queue_enter(struct wf_op *op, struct wf_fd_waiter *waiter)
 	ring_insert(op->entry, waiter, op->parked ? queue_after(op->entry, op->ticket) : NULL);
 }
 
+/* Under the lock: whether a slot is somebody else's, who waits. */
+static bool is_busy(weft_pid holder, uint32_t number, const struct wf_wait *wait)
+{
+	return !weft_pid_is_none(holder) && !weft_pid_equal(holder, wait->pid) &&
+		!wf_wait_is_over(holder, number);
+}
+
+/* Under the lock: into the slots of its directions. One of ends and errors alone: the reader's. */
+static int slots_enter(struct wf_fd_entry *entry, const struct wf_fd_waiter *waiter)
+{
+	bool writes = waiter->ready & WF_FD_WRITE;
+	bool reads = (waiter->ready & WF_FD_READ) || !writes;
+
+	if (WF_UNLIKELY((reads && is_busy(entry->reader, entry->reader_number, &waiter->wait)) ||
+		    (writes && is_busy(entry->writer, entry->writer_number, &waiter->wait))))
+		return -EBUSY;
+	if (reads) {
+		entry->reader = waiter->wait.pid;
+		entry->reader_number = waiter->wait.number;
+	}
+	if (writes) {
+		entry->writer = waiter->wait.pid;
+		entry->writer_number = waiter->wait.number;
+	}
+	return 0;
+}
+
 /* Under the lock: leaves the caller's name in the entry. 0 or -EBUSY. */
 static int wait_publish(struct wf_op *op, struct wf_fd_waiter *waiter, enum wait_mode mode)
 {
-	struct wf_fd_entry *entry = op->entry;
-	bool reads = waiter->ready & WF_FD_READ;
-	weft_pid *slot = reads ? &entry->reader : &entry->writer;
-
-	if (mode != WAIT_SLOT) {
-		if (mode == WAIT_QUEUE)
-			queue_enter(op, waiter);
-		else
-			ring_insert(entry, waiter, NULL);
+	switch (mode) {
+	case WAIT_QUEUE:
+		queue_enter(op, waiter);
 		return 0;
+	case WAIT_EVENT:
+		ring_insert(op->entry, waiter, NULL);
+		return 0;
+	default:
+		return slots_enter(op->entry, waiter);
 	}
-	if (!weft_pid_is_none(*slot))
-		return -EBUSY;
-	*slot = waiter->wait.pid;
-	*(reads ? &entry->reader_number : &entry->writer_number) = waiter->wait.number;
-	return 0;
 }
 
 /* Takes the name out again unless a peer has. */
@@ -502,7 +561,7 @@ static int wait_enter(struct wf_op *op, struct wf_fd_waiter *waiter, enum wait_m
 
 /*
  * O5. 0: woken, or no need to wait: look again; negative: as wf_wait_park(), and -EBADF, -EBUSY,
- * what registering gives.
+ * what registering gives. A task: WEFT_PENDING, its name stays.
  */
 static int wait_for(struct wf_op *op, uint64_t ready, weft_time deadline, enum wait_mode mode)
 {
@@ -518,6 +577,8 @@ static int wait_for(struct wf_op *op, uint64_t ready, weft_time deadline, enum w
 		if (deadline <= weft_now_coarse())
 			return -ETIME;
 	}
+	if (WF_UNLIKELY(wf_wait_in_task()))
+		mode = mode == WAIT_EVENT ? WAIT_EVENT_SLOT : WAIT_SLOT;
 	waiter.ready = ready;
 	waiter.queued = mode == WAIT_QUEUE;
 	waiter.linked = false;
@@ -540,7 +601,7 @@ static int wait_for(struct wf_op *op, uint64_t ready, weft_time deadline, enum w
 	} else {
 		wf_wait_end(&waiter.wait);
 	}
-	if (WF_UNLIKELY(r < 0))
+	if (WF_UNLIKELY(r < 0 && r != WEFT_PENDING))
 		wait_withdraw(entry, &waiter);
 	return r;
 }
