@@ -109,8 +109,6 @@ void weft_fail(int code, const char *format, ...)
 	if (!(wf_u64_load_relaxed(&p->word) & WF_WORD_FAILED) || WF_PLANTED(fail_tells_the_last))
 		record(worker, p, code, format, args);
 	va_end(args);
-	/* A task has no stack of its own to leave: it would end its worker's loop. */
-	WF_CHECK(!(wf_u64_load_relaxed(&p->word) & WF_WORD_TASK));
 	wf_wind_up(p, __builtin_frame_address(0));
 	wf_fail_leave(wf_worker_self(), p, p->live.failure);
 }

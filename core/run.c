@@ -271,15 +271,21 @@ static bool succeed(
 	return true;
 }
 
-/* Y4: from the fiber's own stack, for the last time; or out of a task's frames. */
-void wf_fail_leave(struct wf_worker *worker, struct wf_proc *p, int result)
+/* Y4: from the fiber's own stack, for the last time. */
+static _Noreturn void leave(struct wf_worker *worker, struct wf_proc *p, int result)
 {
 	worker->result = result;
-	if (wf_proc_is_task(p))
-		longjmp(worker->task_failed, 1);
 	worker->switched = WF_SWITCH_END;
 	wf_fiber_exit(p->live.fiber, &worker->sched);
 	__builtin_trap();
+}
+
+void wf_fail_leave(struct wf_worker *worker, struct wf_proc *p, int result)
+{
+	if (!wf_proc_is_task(p))
+		leave(worker, p, result);
+	worker->result = result;
+	longjmp(worker->task_failed, 1);
 }
 
 /* The bottom frame of every fiber. */
@@ -299,7 +305,7 @@ static void fiber_main(void *value)
 			worker = wf_worker_self();
 		}
 	} while (succeed(worker, p, result, &start));
-	wf_fail_leave(worker, p, result);
+	leave(worker, p, result);
 }
 
 /* Runs p, and whom it leads to, until somebody comes back to the loop. */
