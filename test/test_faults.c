@@ -530,3 +530,33 @@ Test(faults, timers_are_never_early_and_a_refused_sleep_ends_nothing, .timeout =
 
 	cr_assert_geq(faults_sweep(run_sleep, &opts, true), FAULTS_AT_LEAST(90));
 }
+
+/* --- Embedded runtimes --- */
+
+static void run_embedded(void *opts)
+{
+	weft_rt *rt = faults_rt(*(const struct weft_rt_opts *)opts);
+	weft_pid pid;
+	int result, r;
+
+	if (!rt)
+		return;
+	/* ENOSPC: of the alarm's registration with epoll. */
+	(void)documented(CALL(weft_rt_fd(rt)), -EMFILE, -ENFILE, -ENODEV, -ENOMEM, -ENOSPC);
+	if (documented(CALL(weft_rt_spawn(rt, sleep_and_wait, NULL, NULL, &pid)), -ENOMEM)) {
+		while ((r = CALL(weft_try_join(pid, &result))) == -EAGAIN)
+			cr_assert_geq(CALL(weft_rt_poll(rt, WEFT_FOREVER)), 0);
+		cr_assert_eq(r, 0);
+		check_result(result, 1);
+		cr_assert_eq(CALL(weft_rt_run(rt)), 0);
+		cr_assert_eq(CALL(weft_rt_poll(rt, WEFT_POLL)), -ESHUTDOWN);
+	}
+	faults_rt_end(rt);
+}
+
+Test(faults, an_embedded_runtime_goes_on_or_is_not_made, .timeout = 120)
+{
+	struct weft_rt_opts opts = {.flags = WEFT_RT_EMBEDDED | WEFT_RT_GUARD_REPORT};
+
+	cr_assert_geq(faults_sweep(run_embedded, &opts, true), FAULTS_AT_LEAST(60));
+}
