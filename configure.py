@@ -143,6 +143,7 @@ SIM = {
     "sim_deque": {"source": "test/sim/sim_deque.c"},
     "sim_deque_lifo": {"source": "test/sim/sim_deque.c", **SIM_LIFO},
     "sim_driver": {"source": "test/sim/sim_driver.c", "with": SIM_NO_IO, "library": True},
+    "sim_embed": {"source": "test/sim/sim_embed.c", "with": SIM_NO_IO, "library": True},
     "sim_engine": {"source": "test/sim/sim_engine.c"},
     "sim_faults": {"source": "test/sim/sim_faults.c", "with": SIM_NO_IO, "library": True},
     "sim_idle": {"source": "test/sim/sim_idle.c"},

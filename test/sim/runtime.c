@@ -20,6 +20,7 @@
 #include "core/map.h"
 #include "core/memory.h"
 #include "core/registry.h"
+#include "core/runtime.h"
 #include "timer/clock.h"
 
 enum {
@@ -448,6 +449,17 @@ void sim_event_happen(struct sim_event *event)
 	sim_check(state->open && state->happened_count < EVENTS_MAX, "too late, or too many");
 	state->happened[state->happened_count++] = event->wait;
 	(void)sim_unblock(state, 1);
+}
+
+void sim_runtime_await_descriptor(struct weft_rt *rt)
+{
+	struct driver_state *state = wf_worker_driver_state(wf_rt_worker(rt, 0));
+	weft_time at = rt->embed.wake_at;
+
+	sim_point("host sleeps");
+	if (!state->latched && state->happened_count == 0 && state->ready_count == 0 &&
+		at > sim_now())
+		(void)sim_block(state, at == WEFT_FOREVER ? SIM_FOREVER : at);
 }
 
 /* --- a simulation's own part --- */

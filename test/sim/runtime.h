@@ -62,6 +62,12 @@ void sim_event_happen(struct sim_event *event);
 #define SIM_DESCRIPTORS 8
 void sim_runtime_readable(int fd, bool readable);
 
+/*
+ * What a host's poll(2) on weft_rt_fd() does: sleeps until the sim driver's wait() would return, or
+ * the alarm rings. The thread of an embedded runtime, between two polls.
+ */
+void sim_runtime_await_descriptor(struct weft_rt *rt);
+
 /* After everything has been destroyed: all memory is back, nobody is in a read section. */
 void sim_runtime_check(void);
 
