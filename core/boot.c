@@ -120,9 +120,14 @@ static int open_drivers(struct wf_worker *worker)
 	return r;
 }
 
+static bool needs_signal_stack(const struct weft_rt *rt)
+{
+	return (rt->flags & WEFT_RT_GUARD_REPORT) || rt->stall_signal;
+}
+
 int wf_boot_open_worker(struct wf_worker *worker)
 {
-	if (worker->rt->flags & WEFT_RT_GUARD_REPORT) {
+	if (needs_signal_stack(worker->rt)) {
 		int r = wf_guard_thread_enter(&worker->guard);
 
 		if (r < 0) {
@@ -141,6 +146,9 @@ static int open_on_own_thread(struct wf_worker *worker)
 	if (r < 0)
 		return r;
 	(void)wf_clock_set_slack(1);
+	worker->thread_id = wf_thread_number();
+	if (worker->rt->stall_signal)
+		wf_thread_unblock(worker->rt->stall_signal);
 	return wf_boot_open_worker(worker);
 }
 
@@ -225,7 +233,7 @@ static void calibrate_waker(struct weft_rt *rt)
 
 void wf_boot_close_worker(struct wf_worker *worker)
 {
-	if (worker->rt->flags & WEFT_RT_GUARD_REPORT)
+	if (needs_signal_stack(worker->rt))
 		wf_guard_thread_leave(&worker->guard);
 }
 
@@ -246,6 +254,7 @@ static void worker_main(void *arg)
 	struct weft_rt *rt = worker->rt;
 	int r;
 
+	worker->stack_base = __builtin_frame_address(0);
 	wf_worker_set_self(worker);
 	name_thread(worker);
 	wf_rcu_register();

@@ -20,6 +20,7 @@
 #include "core/hooks.h"
 #include "core/inbox.h"
 #include "core/internal.h"
+#include "core/monitor.h"
 #include "core/runtime.h"
 #include "core/wake.h"
 
@@ -380,6 +381,7 @@ static void unpark(struct wf_worker *worker)
 	if (!wf_idle_unpark_self(&worker->rt->idle, worker->number)
 		&& !WF_PLANTED(park_leaves_token))
 		token_consume(worker);
+	wf_monitor_notice(worker->rt);
 	disarm(worker, worker->driver_count);
 }
 

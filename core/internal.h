@@ -31,6 +31,14 @@ void wf_thread_name(const char *name); /* of the caller; at most 15 bytes */
 int wf_thread_pin(int cpu);            /* the caller; 0 or -errno */
 void wf_thread_yield(void);            /* whoever else is ready may have this CPU */
 uintptr_t wf_thread_id(void);          /* of the caller: no other living thread has it; not 0 */
+int wf_thread_number(void);            /* the caller's, the kernel's number */
+void wf_thread_signal(pthread_t thread, int signal); /* one that lives, or is not yet joined */
+void wf_thread_unblock(int signal);    /* for the caller */
+
+/* What that thread of ours has computed so far; 0 where the kernel does not tell. */
+uint64_t wf_thread_ran_ns(int id);
+/* The system call it waits in; -1: none, it computes, or the kernel does not tell. */
+long wf_thread_system_call(int id);
 
 /*
  * Waits while *word == value, until the deadline (weft_time). Spurious returns happen. Any thread.

@@ -53,13 +53,19 @@ void wf_log_setup(struct weft_rt *rt, weft_log_fn log, void *ctx)
 	rt->log_level = log ? WEFT_LOG_DEBUG : level_from_environment();
 }
 
-void wf_log_line(struct weft_rt *rt, enum weft_log_level level, int worker, const char *text)
+void wf_log_about(struct weft_rt *rt, enum weft_log_level level, int worker, weft_pid pid,
+	const char *text)
 {
 	int saved = errno;
 
 	if (level <= rt->log_level)
-		rt->log(rt->log_ctx, level, worker, weft_self(), text);
+		rt->log(rt->log_ctx, level, worker, pid, text);
 	errno = saved;
+}
+
+void wf_log_line(struct weft_rt *rt, enum weft_log_level level, int worker, const char *text)
+{
+	wf_log_about(rt, level, worker, weft_self(), text);
 }
 
 void wf_log(struct weft_rt *rt, enum weft_log_level level, const char *format, ...)

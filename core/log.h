@@ -10,6 +10,9 @@
 
 void wf_log_setup(struct weft_rt *rt, weft_log_fn log, void *ctx);
 void wf_log_line(struct weft_rt *rt, enum weft_log_level level, int worker, const char *text);
+/* About a process that is not the caller's. */
+void wf_log_about(struct weft_rt *rt, enum weft_log_level level, int worker, weft_pid pid,
+	const char *text);
 
 /*
  * An error before the runtime exists: a line as its log would get it, and opts->error. Both say the

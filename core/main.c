@@ -124,7 +124,7 @@ int weft_main(const struct weft_rt_opts *opts, weft_fn fn, void *arg)
 	own.size = sizeof own;
 	if (own.pin == WEFT_PIN_DEFAULT)
 		own.pin = WEFT_PIN_ON;
-	own.flags |= WEFT_RT_GUARD_REPORT | WEFT_RT_SIGNALS;
+	own.flags |= WEFT_RT_GUARD_REPORT | WEFT_RT_STALL_BACKTRACE | WEFT_RT_SIGNALS;
 	r = from_environment(&own);
 	if (r < 0)
 		return r;

@@ -15,13 +15,15 @@
 #include "core/internal.h"
 #include "core/log.h"
 #include "core/memory.h"
+#include "core/monitor.h"
 #include "core/registry.h"
+#include "core/stall.h"
 #include "sync/fault.h"
 #include "timer/clock.h"
 
 #define RT_FLAGS                                                                   \
 	(WEFT_RT_GUARD_REPORT | WEFT_RT_RAISE_FD_LIMIT | WEFT_RT_GUARD_MPROTECT    \
-		| WEFT_RT_EMBEDDED | WEFT_RT_SIGNALS)
+		| WEFT_RT_EMBEDDED | WEFT_RT_STALL_BACKTRACE | WEFT_RT_SIGNALS)
 #define STACK_BYTES_MIN ((size_t)16384)
 #define STACK_BYTES_MAX ((size_t)1 << 30)
 
@@ -198,6 +200,10 @@ static int read_opts(struct weft_rt *rt, const struct weft_rt_opts *opts)
 	if (opts->processes_max > WF_INDEX_MASK)
 		return refuse(
 			rt, "options", -EINVAL, "processes_max is more than %u", WF_INDEX_MASK);
+	if (opts->stall_ns < 0)
+		return refuse(rt, "options", -EINVAL, "stall_ns is negative");
+	/* Its thread is the host's. */
+	rt->stall_ns = opts->flags & WEFT_RT_EMBEDDED ? WEFT_FOREVER : opts->stall_ns;
 	rt->flags = opts->flags;
 	rt->stack_bytes = opts->stack_size ? opts->stack_size : WF_STACK_SIZE;
 	rt->processes_max = opts->processes_max ? opts->processes_max : WF_INDEX_MASK;
@@ -263,6 +269,16 @@ static void unmake_workers(struct weft_rt *rt)
 	wf_free(rt, rt->workers, rt->worker_count * sizeof *rt->workers);
 }
 
+static void install_stall(struct weft_rt *rt)
+{
+	if (!(rt->flags & WEFT_RT_STALL_BACKTRACE) || !rt->monitor)
+		return;
+	rt->stall_signal = wf_stall_install();
+	if (!rt->stall_signal)
+		wf_log(rt, WEFT_LOG_WARN,
+			"no real-time signal is free: stalls are reported without a backtrace");
+}
+
 /* Everything but threads. On failure nothing is left, and the error is recorded. */
 static int make_parts(
 	struct weft_rt *rt, const struct weft_rt_opts *opts, const struct wf_cpus *cpus)
@@ -298,8 +314,16 @@ static int make_parts(
 		if (r < 0)
 			goto no_guard;
 	}
+	part = "the monitor";
+	r = wf_monitor_make(rt);
+	if (r < 0)
+		goto no_monitor;
+	install_stall(rt);
 	return 0;
 
+no_monitor:
+	if (rt->flags & WEFT_RT_GUARD_REPORT)
+		wf_guard_uninstall();
 no_guard:
 	wf_io_hooks.rt_close(rt->io);
 no_io:
@@ -319,6 +343,9 @@ static void unmake_parts(struct weft_rt *rt)
 {
 	uint32_t generation;
 
+	if (rt->stall_signal)
+		wf_stall_uninstall();
+	wf_monitor_unmake(rt);
 	if (rt->flags & WEFT_RT_GUARD_REPORT)
 		wf_guard_uninstall();
 	wf_rcu_domain_destroy(rt->rcu); /* runs what waits for a grace period */
@@ -338,6 +365,19 @@ static void free_rt(struct weft_rt *rt)
 
 	allocator.release(allocator.ctx, rt, sizeof *rt);
 	wf_forced_free(forced); /* what the allocator's ctx is */
+}
+
+/* Workers run already: without a monitor they end again. */
+static int start_monitor(struct weft_rt *rt)
+{
+	int r = wf_monitor_start(rt);
+
+	if (r == 0)
+		return 0;
+	wf_life_begin_stop(rt, 0);
+	wf_boot_join(rt);
+	return refuse(
+		rt, "thread", r, "the monitor's thread cannot be made%s", wf_thread_remedy(r));
 }
 
 static int make(struct weft_rt *rt, const struct weft_rt_opts *opts,
@@ -372,6 +412,8 @@ static int make(struct weft_rt *rt, const struct weft_rt_opts *opts,
 	wf_injector_init(&rt->injector);
 	wf_registry_publish(rt);
 	r = wf_boot_start(rt);
+	if (r == 0)
+		r = start_monitor(rt);
 	if (r < 0)
 		goto no_threads;
 	return 0;
@@ -523,6 +565,7 @@ int weft_rt_destroy(weft_rt *rt, weft_time deadline)
 		}
 	}
 	/* S5 */
+	wf_monitor_stop(rt);
 	wf_boot_join(rt);
 	wf_registry_withdraw(rt);
 	while (wf_foreign_busy(rt))

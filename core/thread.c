@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -179,6 +180,63 @@ int wf_thread_pin(int cpu)
 void wf_thread_yield(void)
 {
 	(void)sched_yield();
+}
+
+/* --- a thread as the kernel sees it --- */
+
+int wf_thread_number(void)
+{
+	return (int)syscall(SYS_gettid);
+}
+
+void wf_thread_signal(pthread_t thread, int signal)
+{
+	(void)pthread_kill(thread, signal);
+}
+
+void wf_thread_unblock(int signal)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, signal);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+/* A file of a thread of ours, as text. False: it cannot be read. */
+static bool thread_file(int id, const char *name, char *text, int size)
+{
+	char path[64];
+	FILE *file;
+	bool ok;
+
+	snprintf(path, sizeof path, "/proc/self/task/%d/%s", id, name);
+	file = wf_fails(SYS_openat) ? NULL : fopen(path, "re");
+	if (!file)
+		return false;
+	ok = fgets(text, size, file) != NULL;
+	fclose(file);
+	return ok;
+}
+
+uint64_t wf_thread_ran_ns(int id)
+{
+	unsigned long long ran;
+	char text[96];
+
+	return thread_file(id, "schedstat", text, sizeof text) && sscanf(text, "%llu", &ran) == 1
+		? ran
+		: 0;
+}
+
+long wf_thread_system_call(int id)
+{
+	char text[160];
+	long number;
+
+	return thread_file(id, "syscall", text, sizeof text) && sscanf(text, "%ld", &number) == 1
+		? number
+		: -1;
 }
 
 /* --- futexes --- */

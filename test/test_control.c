@@ -273,6 +273,17 @@ static int is_refused_on_a_worker(void *arg)
 	return 0;
 }
 
+static wf_atomic_u32 spinning, release;
+
+static int spins(void *arg)
+{
+	(void)arg;
+	wf_u32_store_release(&spinning, 1);
+	while (!wf_u32_load_acquire(&release))
+		wf_pause();
+	return 0;
+}
+
 static int nests(void *arg)
 {
 	struct nested *nested = arg;
@@ -282,7 +293,7 @@ static int nests(void *arg)
 	cr_assert_eq(joined(spawned(returns, &(int){5})), 5);
 	cr_assert_eq(weft_sleep_until(weft_after(1000)), 0);
 	cr_assert_eq(weft_rt_stop(nested->other, 0, WEFT_FOREVER), -EDEADLK);
-	/* Begun all the same. */
+	wf_u32_store_release(&release, 1); /* begun all the same */
 	UNTIL(weft_rt_stop(nested->other, 0, WEFT_FOREVER) == 0);
 	return 1;
 }
@@ -294,7 +305,8 @@ Test(control, what_would_block_a_worker_is_refused, .timeout = 120)
 	weft_pid pid;
 
 	cr_assert_eq(weft_rt_stop(nested.ended, 0, WEFT_FOREVER), 0);
-	cr_assert_eq(weft_rt_spawn(nested.other, parks, NULL, NULL, &pid), 0);
+	cr_assert_eq(weft_rt_spawn(nested.other, spins, NULL, NULL, &pid), 0);
+	UNTIL_FOREIGN(wf_u32_load_acquire(&spinning));
 	cr_assert_eq(weft_post(nested.rt, is_refused_in_a_post, &nested), 0);
 	UNTIL_FOREIGN(wf_u32_load_acquire(&waiting) == 1);
 	cr_assert_eq(
@@ -317,17 +329,6 @@ static const struct weft_survivor *find(
 			return &list[i];
 	cr_assert_fail("not in the list");
 	return NULL;
-}
-
-static wf_atomic_u32 spinning, release;
-
-static int spins(void *arg)
-{
-	(void)arg;
-	wf_u32_store_release(&spinning, 1);
-	while (!wf_u32_load_acquire(&release))
-		wf_pause();
-	return 0;
 }
 
 static weft_pid named(weft_rt *rt, weft_fn fn, const char *name, unsigned flags, unsigned worker)

@@ -144,6 +144,8 @@ Test(runtime, bad_options_are_refused_by_name, .timeout = 120)
 		{.flags = WEFT_RT_GUARD_REPORT | 1u << 30}, -EINVAL, "options",
 		"unknown flags 0x40000000"});
 	is_refused(&(struct refusal){
+		{.stall_ns = -1}, -EINVAL, "options", "stall_ns is negative"});
+	is_refused(&(struct refusal){
 		{.idle = (enum weft_idle)4}, -EINVAL, "options", "unknown value of idle or pin"});
 	is_refused(&(struct refusal){
 		{.pin = (enum weft_pin)3}, -EINVAL, "options", "unknown value of idle or pin"});
@@ -646,7 +648,6 @@ static int asks_for_deadlocks_in_a_process(void *arg)
 {
 	asks_for_deadlocks(arg);
 	/* Of another runtime it may begin the stop, not wait for it. */
-	cr_assert_eq(weft_rt_stop(arg, 0, WEFT_FOREVER), -EDEADLK);
 	UNTIL(weft_rt_stop(arg, 0, WEFT_FOREVER) == 0);
 	return 1;
 }

@@ -128,6 +128,33 @@ void wf_thread_yield(void)
 	sim_point("yield");
 }
 
+int wf_thread_number(void)
+{
+	return (int)sim_thread_self();
+}
+
+void wf_thread_signal(pthread_t thread, int signal)
+{
+	sim_check(false, "signal %d to thread %lu", signal, (unsigned long)thread);
+}
+
+void wf_thread_unblock(int signal)
+{
+	(void)signal;
+}
+
+uint64_t wf_thread_ran_ns(int id)
+{
+	(void)id;
+	return 0;
+}
+
+long wf_thread_system_call(int id)
+{
+	(void)id;
+	return -1;
+}
+
 void wf_futex_wait(wf_atomic_u32 *word, uint32_t value, weft_time deadline)
 {
 	uint64_t timeout_ns = 0;
@@ -484,6 +511,7 @@ const struct weft_rt_opts *sim_runtime_opts(unsigned workers)
 		.idle = WEFT_IDLE_PARK,
 		.pin = WEFT_PIN_OFF,
 		.driver = "sim",
+		.stall_ns = WEFT_FOREVER, /* no monitor: it would be one more thread that spins */
 		.stack_size = 16384,
 		.processes_max = 16,
 		.allocator = &allocator,
