@@ -218,13 +218,14 @@ static int reserves(void *arg)
 {
 	struct weft_spawn_opts opts = {.size = sizeof opts, .name = "second"};
 	weft_pid aborted, committed;
+	int three = 3;
 
 	(void)arg;
 	cr_assert_eq(weft_spawn_reserve(&aborted), 0);
 	cr_assert_eq(weft_spawn_abort(aborted), 0);
 	cr_assert_eq(weft_spawn_reserve(&committed), 0);
 	cr_assert_eq(wf_u32_load_relaxed(&told.spawned), 1, "a reservation is no process yet");
-	cr_assert_eq(weft_spawn_commit(committed, yields, &(int){3}, &opts), 0);
+	cr_assert_eq(weft_spawn_commit(committed, yields, &three, &opts), 0);
 	cr_assert_eq(wf_u32_load_relaxed(&told.spawned), 2);
 	cr_assert_eq(joined(committed), 3);
 	cr_assert_eq(record_of(committed)->result, 3);
