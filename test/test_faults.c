@@ -91,7 +91,8 @@ Test(faults, a_pinned_runtime_with_guards_is_made_or_nothing_is, .timeout = 120)
 	struct weft_rt_opts opts = {.workers = 1,
 		.cpus = cpus,
 		.idle = WEFT_IDLE_PARK,
-		.flags = WEFT_RT_GUARD_REPORT | WEFT_RT_GUARD_MPROTECT | WEFT_RT_RAISE_FD_LIMIT};
+		.flags = WEFT_RT_GUARD_REPORT | WEFT_RT_GUARD_MPROTECT | WEFT_RT_RAISE_FD_LIMIT
+			| WEFT_RT_STALL_BACKTRACE};
 
 	cpu_list(cpus, sizeof(cpus), 1);
 	cr_assert_geq(faults_sweep(create, &opts, true), FAULTS_AT_LEAST(60));
@@ -559,4 +560,54 @@ Test(faults, an_embedded_runtime_goes_on_or_is_not_made, .timeout = 120)
 	struct weft_rt_opts opts = {.flags = WEFT_RT_EMBEDDED | WEFT_RT_GUARD_REPORT};
 
 	cr_assert_geq(faults_sweep(run_embedded, &opts, true), FAULTS_AT_LEAST(60));
+}
+
+/* --- Calls on all workers; a process to wait for --- */
+
+static wf_atomic_u32 called, dropped;
+
+static int is_called(void *arg)
+{
+	(void)arg;
+	(void)wf_u32_fetch_add(&called, 1);
+	return 0;
+}
+
+static void drop_call(void *arg)
+{
+	(void)arg;
+	(void)wf_u32_fetch_add(&dropped, 1);
+}
+
+static void run_calls(void *opts)
+{
+	weft_rt *rt = faults_rt(*(const struct weft_rt_opts *)opts);
+	struct owned owned = {0};
+	struct weft_spawn_opts spawn = {
+		.size = sizeof(spawn), .name = "asked", .arg_dtor = owned_end};
+	int result = 0;
+	bool accepted;
+
+	if (!rt)
+		return;
+	wf_u32_store_relaxed(&called, 0);
+	wf_u32_store_relaxed(&dropped, 0);
+	accepted = documented(
+		CALL(weft_rt_run_on_workers(rt, is_called, NULL, drop_call)), -ENOMEM);
+	owned.taken = documented(
+		CALL(weft_rt_block_on(rt, owned_run, &owned, &spawn, &result)), -ENOMEM);
+	if (owned.taken)
+		check_result(result, 7);
+	cr_assert_eq(CALL(weft_rt_run(rt)), 0);
+	cr_assert_eq(wf_u32_load_relaxed(&called), accepted ? 2 : 0);
+	cr_assert_eq(wf_u32_load_relaxed(&dropped), accepted);
+	faults_rt_end(rt);
+	owned_check(&owned, 1);
+}
+
+Test(faults, a_call_runs_on_all_workers_or_on_none, .timeout = 120)
+{
+	struct weft_rt_opts opts = {.workers = 2, .idle = WEFT_IDLE_PARK};
+
+	cr_assert_geq(faults_sweep(run_calls, &opts, true), FAULTS_AT_LEAST(70));
 }
