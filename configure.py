@@ -23,24 +23,25 @@ SONAME = "libweft.so.0"
 
 # The library. Assembly for both machines is listed; each file is empty on the other one.
 LIBRARY = [
-    "core/alarm.c", "core/boot.c", "core/cleanup.c", "core/control.c", "core/coordinator.c",
-    "core/cpu.c", "core/describe.c", "core/embed.c", "core/fail.c", "core/fiber.c", "core/guard.c",
-    "core/hooks.c", "core/idle.c", "core/inbox.c", "core/info.c", "core/join.c", "core/life.c",
-    "core/local.c", "core/log.c", "core/main.c", "core/map.c", "core/memory.c", "core/monitor.c",
-    "core/opts.c", "core/poll.c", "core/post.c", "core/proc.c", "core/queue.c", "core/registry.c",
-    "core/run.c", "core/runtime.c", "core/signals.c", "core/spawn.c", "core/stack.c",
-    "core/stall.c", "core/table.c", "core/task.c", "core/testing.c", "core/thread.c", "core/wait.c",
-    "core/wake.c", "core/worker.c", "core/switch_aarch64.S", "core/switch_x86_64.S", "io/addr.c",
-    "io/buf.c", "io/drivers.c", "io/epoll.c", "io/fd.c", "io/hooks.c", "io/listeners.c", "io/mem.c",
-    "io/mem_driver.c", "io/mem_name.c", "io/mem_stream.c", "io/resolve.c", "io/serve.c",
-    "io/socket.c", "io/tcp.c", "io/wait.c", "sync/fault.c", "sync/rcu.c", "timer/clock.c",
-    "timer/wheel.c",
+    "core/alarm.c", "core/blocking.c", "core/boot.c", "core/cleanup.c", "core/control.c",
+    "core/coordinator.c", "core/cpu.c", "core/describe.c", "core/embed.c", "core/fail.c",
+    "core/fiber.c", "core/guard.c", "core/hooks.c", "core/idle.c", "core/inbox.c", "core/info.c",
+    "core/join.c", "core/life.c", "core/local.c", "core/log.c", "core/main.c", "core/map.c",
+    "core/memory.c", "core/monitor.c", "core/opts.c", "core/poll.c", "core/pool.c", "core/post.c",
+    "core/proc.c", "core/queue.c", "core/registry.c", "core/run.c", "core/runtime.c",
+    "core/signals.c", "core/spawn.c", "core/stack.c", "core/stall.c", "core/table.c", "core/task.c",
+    "core/testing.c", "core/thread.c", "core/wait.c", "core/wake.c", "core/worker.c",
+    "core/switch_aarch64.S", "core/switch_x86_64.S", "io/addr.c", "io/buf.c", "io/drivers.c",
+    "io/epoll.c", "io/fd.c", "io/hooks.c", "io/listeners.c", "io/mem.c", "io/mem_driver.c",
+    "io/mem_name.c", "io/mem_stream.c", "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c",
+    "io/wait.c", "sync/fault.c", "sync/rcu.c", "timer/clock.c", "timer/wheel.c",
 ]
 
 # Public headers: where they live; where they are staged (build/include) and installed (include).
 PUBLIC = {
     "core/fail.h": "weft/fail.h",
     "core/weft.h": "weft.h",
+    "core/blocking.h": "weft/blocking.h",
     "core/process.h": "weft/process.h",
     "core/signal.h": "weft/signal.h",
     "core/task.h": "weft/task.h",
@@ -76,6 +77,7 @@ TESTS = {
     "stress_stack": "threads tuning",
     "test_addr": "",
     "test_atomic": "threads tuning",
+    "test_blocking": "threads",
     "test_clock": "",
     "test_control": "threads",
     "test_cpu": "threads tuning",

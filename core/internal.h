@@ -7,6 +7,7 @@
 #define WF_CORE_INTERNAL_H
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 
 #include <weft.h>
@@ -29,6 +30,12 @@ const char *wf_thread_remedy(int error);
 void wf_thread_join(pthread_t thread);
 void wf_thread_name(const char *name); /* of the caller; at most 15 bytes */
 int wf_thread_pin(int cpu);            /* the caller; 0 or -errno */
+/*
+ * The CPUs the caller may use. 0 or -errno; what a thread cannot be told, it inherits from the
+ * thread that starts it: from a worker, that worker's CPU.
+ */
+int wf_thread_get_cpus(cpu_set_t *cpus_out);
+int wf_thread_set_cpus(const cpu_set_t *cpus);
 void wf_thread_yield(void);            /* whoever else is ready may have this CPU */
 uintptr_t wf_thread_id(void);          /* of the caller: no other living thread has it; not 0 */
 int wf_thread_number(void);            /* the caller's, the kernel's number */

@@ -7,6 +7,7 @@
  * sees them, and the phase goes back. Workers' own spawns come from processes, which are alive.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/internal.h"
@@ -83,6 +84,18 @@ uint64_t wf_life_alive(const struct weft_rt *rt)
 	uint64_t completed = sum_completed(rt);
 
 	return sum_created(rt) - completed;
+}
+
+/*
+ * Asked here too, so that a stream of posts wakes nobody: with something alive, who ends last sees
+ * this one's end (E2, P3), and the runtime has not ended, so that the sums may be taken.
+ */
+void wf_foreign_completed(struct weft_rt *rt)
+{
+	/* E1: an RMW; and, with P3 in park(), before the sums. */
+	(void)wf_u64_fetch_add(&rt->foreign_completed, 1);
+	if (nothing_alive(rt))
+		wf_rt_wake_all(rt);
 }
 
 /* --- ending --- */
@@ -287,6 +300,20 @@ static void add_process(void *ctx, struct wf_proc *p)
 	add_survivor(survivors, &survivor);
 }
 
+/* What no process waits for. */
+static void add_post(void *ctx, const struct wf_blocking_job *job)
+{
+	struct weft_survivor survivor = { .state = job->runs ? "blocking" : "queued", .worker = -1 };
+
+	if (!weft_pid_is_none(job->pid))
+		return; /* its process is in the list */
+	memcpy(survivor.name, job->name, sizeof survivor.name);
+	add_survivor(ctx, &survivor);
+}
+
+static_assert(sizeof ((struct weft_survivor *)NULL)->name == WF_BLOCKING_NAME_BYTES,
+	"add_post copies it whole");
+
 int weft_rt_survivors(weft_rt *rt, struct weft_survivor *out, unsigned max)
 {
 	struct survivors survivors = { rt, out, max, 0 };
@@ -297,25 +324,44 @@ int weft_rt_survivors(weft_rt *rt, struct weft_survivor *out, unsigned max)
 	wf_table_each(&rt->table, 0, 1, add_process, &survivors);
 	if (foreign)
 		wf_rcu_exit_foreign();
+	wf_blocking_each(rt, add_post, &survivors);
 	return (int)survivors.count;
+}
+
+static void log_blocking(void *ctx, const struct wf_blocking_job *job)
+{
+	char text[WEFT_PID_TEXT_MAX];
+
+	if (weft_pid_is_none(job->pid) || !job->runs)
+		return; /* listed by its name; or it will be taken back */
+	wf_log(ctx, WEFT_LOG_WARN, "still alive: blocking work of process %s has run for %lld ms",
+		weft_pid_format(job->pid, text), (long long)((weft_now() - job->since) / WEFT_MS(1)));
+}
+
+static void log_survivor(struct weft_rt *rt, const struct weft_survivor *survivor)
+{
+	char text[WEFT_PID_TEXT_MAX];
+
+	weft_pid_format(survivor->pid, text);
+	if (weft_pid_is_none(survivor->pid))
+		wf_log(rt, WEFT_LOG_WARN, "still alive: blocking post \"%s\" (%s)", survivor->name,
+			survivor->state);
+	else if (survivor->worker >= 0)
+		wf_log(rt, WEFT_LOG_WARN, "still alive: process %s \"%s\" (%s) on worker %d", text,
+			survivor->name, survivor->state, survivor->worker);
+	else
+		wf_log(rt, WEFT_LOG_WARN, "still alive: process %s \"%s\" (%s)", text,
+			survivor->name, survivor->state);
 }
 
 void wf_life_log_survivors(struct weft_rt *rt)
 {
 	struct weft_survivor list[WF_SURVIVORS_LOGGED_MAX];
 	unsigned count = (unsigned)weft_rt_survivors(rt, list, WF_SURVIVORS_LOGGED_MAX);
-	char text[WEFT_PID_TEXT_MAX];
 
-	for (unsigned i = 0; i < count && i < WF_SURVIVORS_LOGGED_MAX; i++) {
-		weft_pid_format(list[i].pid, text);
-		if (list[i].worker >= 0)
-			wf_log(rt, WEFT_LOG_WARN,
-				"still alive: process %s \"%s\" (%s) on worker %d", text,
-				list[i].name, list[i].state, list[i].worker);
-		else
-			wf_log(rt, WEFT_LOG_WARN, "still alive: process %s \"%s\" (%s)", text,
-				list[i].name, list[i].state);
-	}
+	for (unsigned i = 0; i < count && i < WF_SURVIVORS_LOGGED_MAX; i++)
+		log_survivor(rt, &list[i]);
+	wf_blocking_each(rt, log_blocking, rt);
 	if (count > WF_SURVIVORS_LOGGED_MAX)
-		wf_log(rt, WEFT_LOG_WARN, "still alive: %u processes in all", count);
+		wf_log(rt, WEFT_LOG_WARN, "still alive: %u processes and posts in all", count);
 }

@@ -200,6 +200,11 @@ static int read_opts(struct weft_rt *rt, const struct weft_rt_opts *opts)
 	if (opts->processes_max > WF_INDEX_MASK)
 		return refuse(
 			rt, "options", -EINVAL, "processes_max is more than %u", WF_INDEX_MASK);
+	if (opts->blocking_threads_max > WF_BLOCKING_THREADS_MAX ||
+		opts->blocking_keep_alive_ns < 0)
+		return refuse(rt, "options", -EINVAL,
+			"blocking_threads_max is more than %d, or blocking_keep_alive_ns negative",
+			WF_BLOCKING_THREADS_MAX);
 	if (opts->stall_ns < 0)
 		return refuse(rt, "options", -EINVAL, "stall_ns is negative");
 	/* Its thread is the host's. */
@@ -287,6 +292,7 @@ static int make_parts(
 	uint32_t generation;
 	int r = wf_registry_add(rt, &generation);
 
+	wf_pool_open(rt, opts->blocking_threads_max, opts->blocking_keep_alive_ns);
 	if (r < 0)
 		return refuse(rt, "runtime", r, "%d runtimes exist already", WF_RUNTIMES_MAX - 1);
 	r = wf_table_open(rt, generation);
@@ -343,6 +349,7 @@ static void unmake_parts(struct weft_rt *rt)
 {
 	uint32_t generation;
 
+	wf_pool_close(rt);
 	if (rt->stall_signal)
 		wf_stall_uninstall();
 	wf_monitor_unmake(rt);

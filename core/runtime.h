@@ -25,6 +25,7 @@
 #include <pthread.h>
 
 #include "core/coordinator.h"
+#include "core/pool.h"
 #include "core/sched.h"
 #include "core/worker.h"
 #include "sync/idle.h"
@@ -137,6 +138,7 @@ struct weft_rt {
 
 	struct wf_idle idle WF_ALIGNED(WF_FALSE_SHARING);
 	struct wf_injector injector WF_ALIGNED(WF_FALSE_SHARING);
+	struct wf_pool pool WF_ALIGNED(WF_FALSE_SHARING);
 };
 
 /*
@@ -154,9 +156,11 @@ WF_INLINE weft_time wf_rt_now(const struct weft_rt *rt)
 /*
  * life.c: a call of a foreign thread that creates something: counts it, and itself as in progress
  * (destroy waits for it; `rt` is untouched after end). refused: nothing came of it after all.
+ * completed: what came of it has ended; by a thread that the runtime's end waits for.
  */
 void wf_foreign_begin(struct weft_rt *rt);
 void wf_foreign_refused(struct weft_rt *rt);
+void wf_foreign_completed(struct weft_rt *rt);
 void wf_foreign_end(struct weft_rt *rt);
 bool wf_foreign_busy(const struct weft_rt *rt);
 

@@ -177,6 +177,20 @@ int wf_thread_pin(int cpu)
 	return -pthread_setaffinity_np(pthread_self(), sizeof set, &set);
 }
 
+int wf_thread_get_cpus(cpu_set_t *cpus_out)
+{
+	int r = (int)wf_fault(SYS_sched_getaffinity);
+
+	return r < 0 ? r : -pthread_getaffinity_np(pthread_self(), sizeof *cpus_out, cpus_out);
+}
+
+int wf_thread_set_cpus(const cpu_set_t *cpus)
+{
+	int r = (int)wf_fault(SYS_sched_setaffinity);
+
+	return r < 0 ? r : -pthread_setaffinity_np(pthread_self(), sizeof *cpus, cpus);
+}
+
 void wf_thread_yield(void)
 {
 	(void)sched_yield();

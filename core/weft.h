@@ -27,6 +27,7 @@
 
 #include <weft/time.h>
 #include <weft/process.h>
+#include <weft/blocking.h>
 #include <weft/fail.h>
 #include <weft/task.h>
 #include <weft/io.h>
@@ -141,6 +142,8 @@ struct weft_rt_opts {
 	 * never, and no thread that looks after it.
 	 */
 	weft_time stall_ns;
+	unsigned blocking_threads_max;    /* <weft/blocking.h>: at once; to 65536; 0: 512 */
+	weft_time blocking_keep_alive_ns; /* an idle thread of those ends then; 0: 10 s */
 };
 
 /* struct weft_rt_opts.flags */

@@ -79,6 +79,10 @@ enum wf_planted {
 	WF_PLANTED_refused_wakes_nobody,
 	WF_PLANTED_stop_sweeps_early,         /* S2: before all have acknowledged */
 	WF_PLANTED_post_ignores_close,
+	WF_PLANTED_blocking_post_ignores_close,
+	WF_PLANTED_pool_forgets_job,          /* a thread that was handed one sleeps on */
+	WF_PLANTED_pool_keeps_counting,       /* who goes idle is still counted as serving */
+	WF_PLANTED_pool_trusts_starts,        /* jobs stand in line behind a thread not yet made */
 	WF_PLANTED_table_without_tag,
 	WF_PLANTED_withdraw_ignores_uses,     /* G1 */
 	/* io/ */

@@ -243,7 +243,8 @@ static inline void faults_check_errno(const char *what)
 /* --- What the public headers promise --- */
 
 static const char *const faults_header_paths[] = {
-	"core/weft.h", "core/process.h", "core/signal.h", "core/time.h", "io/io.h"};
+	"core/weft.h", "core/process.h", "core/signal.h", "core/time.h", "core/blocking.h",
+	"io/io.h"};
 
 static char *faults_headers[WF_ARRAY_COUNT(faults_header_paths)];
 

@@ -123,6 +123,18 @@ uintptr_t wf_thread_id(void)
 	return (uintptr_t)sim_thread_self() + 1;
 }
 
+int wf_thread_get_cpus(cpu_set_t *cpus_out)
+{
+	(void)cpus_out;
+	return -ENOSYS;
+}
+
+int wf_thread_set_cpus(const cpu_set_t *cpus)
+{
+	(void)cpus;
+	return -ENOSYS;
+}
+
 void wf_thread_yield(void)
 {
 	sim_point("yield");
