@@ -144,6 +144,7 @@ SIM_NO_IO = [*SIM_RUNTIME, "test/sim/no_io.c"]
 SIM_SCENE = ["test/sim/scene.c", *SIM_NO_IO]
 SIM_LIFO = {"flags": ["-UWF_RUN_ORDER_FIFO", "-DWF_RUN_ORDER_FIFO=0"], "objects": "obj-lifo"}
 SIM = {
+    "sim_blocking": {"source": "test/sim/sim_blocking.c", "with": SIM_SCENE, "library": True},
     "sim_deque": {"source": "test/sim/sim_deque.c"},
     "sim_deque_lifo": {"source": "test/sim/sim_deque.c", **SIM_LIFO},
     "sim_driver": {"source": "test/sim/sim_driver.c", "with": SIM_NO_IO, "library": True},
