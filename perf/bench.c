@@ -21,6 +21,7 @@
 /* ---- The workloads: one line each here, one file bench_<op>.c each, both sorted -------------- */
 
 #define WORKLOADS(X)        \
+	X(blocking)         \
 	X(deque)            \
 	X(deque_steal)      \
 	X(injector)         \
