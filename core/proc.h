@@ -112,7 +112,7 @@ struct wf_ext {
 	size_t stack_bytes; /* 0: default */
 	struct wf_stack *stack; /* WEFT_STACK_NOW: taken by spawn */
 	void *account;      /* room for account hooks */
-	uint64_t trace;     /* room for an inherited trace word */
+	uint64_t trace;     /* weft_trace_word(); inherited */
 	struct wf_cleanup *cleanups; /* a task's; a fiber's are in its control block */
 	struct wf_locals *locals;    /* core/local.c; NULL: no value was set */
 	bool locals_over;            /* its destructors have been called */

@@ -93,6 +93,7 @@ struct weft_spawn_opts {
 	 */
 	void (*arg_dtor)(void *arg);
 	enum weft_priority priority;
+	uint64_t trace;            /* its trace word; 0: that of the process that spawns it */
 };
 
 /*
@@ -206,6 +207,19 @@ WEFT_API int weft_consume(void);
  * a process. Threads: any thread. Blocks: never.
  */
 WEFT_API unsigned weft_budget_left(void);
+
+/*
+ * The caller's trace word: a number of the program's own, such as the id of a request, that goes
+ * from a process to those it spawns. 0: none, as outside a process.
+ * Threads: any thread. Blocks: never.
+ */
+WEFT_API uint64_t weft_trace_word(void);
+
+/*
+ * Sets it, for the caller and those it spawns from now on; 0 clears it.
+ * Threads: any process. Blocks: never. Returns: 0; -ENOMEM; -EPERM.
+ */
+WEFT_API int weft_trace_set(uint64_t trace);
 
 /*
  * Waits for a weft_wake() on the calling process and consumes it. Wakes do not add up: any number

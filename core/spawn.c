@@ -79,13 +79,24 @@ static uint64_t word_flags(const struct weft_spawn_opts *opts, bool detached, ui
 	return flags;
 }
 
+/* The trace word of the calling process, if there is one. */
+WF_INLINE uint64_t trace_of(const struct wf_worker *worker)
+{
+	const struct wf_ext *ext = worker && worker->current ? worker->current->ext : NULL;
+
+	return WF_UNLIKELY(ext != NULL) ? ext->trace : 0;
+}
+
 /* The rarely used part, if the options ask for something that needs it. */
 static int make_ext(
 	struct weft_rt *rt, struct wf_proc *p, const struct weft_spawn_opts *opts, void *arg)
 {
+	struct wf_worker *self = wf_worker_self();
+	uint64_t trace = opts->trace ? opts->trace : trace_of(self);
 	struct wf_ext *ext;
 
-	if (!opts->name && !opts->arg_dtor && !opts->stack_size && !(opts->flags & WEFT_STACK_NOW))
+	if (!opts->name && !opts->arg_dtor && !opts->stack_size && !trace
+		&& !(opts->flags & WEFT_STACK_NOW))
 		return 0;
 	ext = wf_alloc(rt, WF_CACHE_LINE, sizeof *ext);
 	if (!ext)
@@ -96,9 +107,8 @@ static int make_ext(
 	ext->arg_dtor = opts->arg_dtor;
 	ext->arg = arg;
 	ext->stack_bytes = opts->stack_size;
+	ext->trace = trace;
 	if (opts->flags & WEFT_STACK_NOW) {
-		struct wf_worker *self = wf_worker_self();
-
 		if (!wf_is_forced(rt, WEFT_TEST_STACK))
 			ext->stack = wf_stack_take(self && self->rt == rt ? &self->stacks : NULL,
 				rt->depot, opts->stack_size ? opts->stack_size : rt->stack_bytes);
@@ -298,7 +308,8 @@ int weft_spawn(weft_fn fn, void *arg, weft_pid *pid_out)
 		return -EPERM;
 	if (WF_UNLIKELY(!fn))
 		return -EINVAL;
-	return spawn(worker->rt, worker, fn, arg, NULL, pid_out, FIBER_WORD);
+	return spawn(worker->rt, worker, fn, arg, trace_of(worker) ? &spawn_defaults : NULL,
+		pid_out, FIBER_WORD);
 }
 
 static int spawn_with(struct weft_rt *rt, weft_fn fn, void *arg, const struct weft_spawn_opts *opts,
@@ -317,6 +328,8 @@ static int spawn_with(struct weft_rt *rt, weft_fn fn, void *arg, const struct we
 		if ((body & WF_WORD_TASK) && (own.stack_size || (own.flags & WEFT_STACK_NOW)))
 			return -EINVAL;
 		opts = &own;
+	} else if (trace_of(self)) {
+		opts = &spawn_defaults;
 	}
 	return spawn(rt, self && self->rt == rt ? self : NULL, fn, arg, opts, pid_out, body);
 }
