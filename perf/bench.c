@@ -28,6 +28,7 @@
 	X(injector_1p1c)    \
 	X(injector_2p2c)    \
 	X(injector_backlog) \
+	X(join)             \
 	X(lookup)           \
 	X(memory)           \
 	X(pingpong)         \
