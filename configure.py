@@ -391,7 +391,8 @@ PACKAGES = {
         "valgrind": "valgrind",
     },
     "perf": {
-        "linux-perf": "perf", "strace": "strace",
+        "cargo": "cargo", "librust-tokio-dev": "/usr/share/cargo/registry/tokio-1*",
+        "linux-perf": "perf", "rustc": "rustc", "strace": "strace",
     },
     "cross": {
         "gcc-aarch64-linux-gnu": "aarch64-linux-gnu-gcc",
@@ -649,7 +650,8 @@ class Build:
             programs.append(self.program("release", self.path("release", "perf", name),
                                          [*objects, library], ["-lm", *LIBS]))
         n.build("perf-programs", "phony", programs)
-        for name, script in (("demo", "perf/demo.py"), ("bench-echo", "perf/bench_echo.py")):
+        for name, script in (("demo", "perf/demo.py"), ("bench-echo", "perf/bench_echo.py"),
+                             ("bench-tokio", "perf/bench_rivals.py")):
             self.always(name, "command", script, [*programs, *examples],
                         command="python3 %s --build %s" % (script, self.path("release")))
         self.always("bench", "command", self.path("release", "perf", "bench"),
@@ -835,6 +837,7 @@ def targets_text():
              "  demo            examples/echo under load, every reply checked; half a minute",
              "  bench           every hot operation",
              "  bench-echo      a whole server, beside its rivals",
+             "  bench-tokio     operations that tokio has too, beside it; needs --deps=perf",
              "  sim             simulations, seeds that are always the same; sim-long: SEEDS=a..b",
              "  sim-record      simulations, very many seeds: writes test/sim/RECORD.json; minutes",
              "  install         to DESTDIR and the prefix; uninstall removes",

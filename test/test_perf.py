@@ -162,6 +162,60 @@ class Epoll(unittest.TestCase):
             self.assertLess(resident, 8 << 20)
 
 
+class Rivals(unittest.TestCase):
+    """perf/bench_rivals.py, with a stand-in for the rival: the real one needs Rust."""
+
+    STAND_IN = """#!/usr/bin/env python3
+import json, sys
+workload, runtime, workers, n = sys.argv[1:]
+for variant in ("detached", "joined", "yield", "ended", "one by one"):
+    print(json.dumps({"workload": workload, "variant": variant, "process": "task", "n": int(n),
+                      "workers": int(workers), "ns_per_op": 1e9, "cpu_ns": 1e9}))
+"""
+
+    def compare(self, text, *arguments):
+        with tempfile.TemporaryDirectory() as folder:
+            program = os.path.join(folder, "rival")
+            with open(program, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(program, 0o755)
+            return run(sys.executable, "perf/bench_rivals.py", "--build", RELEASE, "--quick",
+                       "--tokio", program, "--only", "yield", *arguments)
+
+    def test_ratios_are_to_the_first_row_of_a_title(self):
+        done = self.compare(self.STAND_IN, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        for figure in ("ns_per_op", "cpu_ns"):
+            own, *rivals = [row for row in rows if row["figure"] == figure
+                            and (row["program"] != "weft" or row["workload"] == "yield")]
+            self.assertEqual((own["program"], own["ratio"]), ("weft", 1))
+            self.assertEqual([row["program"] for row in rivals], ["tokio", "tokio current"])
+            for row in rivals:
+                self.assertAlmostEqual(row["ratio"], 1e9 / own["median"], delta=row["ratio"] / 1e6)
+
+    def test_table_names_both_sides(self):
+        done = self.compare(self.STAND_IN)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"(?m)^yield of one of 1000 +weft .* 1$")
+        self.assertRegex(done.stdout, r"(?m)^yield of one of 1000 +tokio current .* \d+\.\d\d ±")
+
+    def test_a_rival_that_fails_is_named(self):
+        done = self.compare("#!/bin/sh\necho broken >&2\nexit 3\n")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("exit status 3: broken", done.stderr)
+
+    def test_a_missing_compiler_is_one_line(self):
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                [sys.executable, "perf/rivals/tokio/build.py", os.path.join(folder, "bench")],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False,
+                env={**os.environ, "PATH": folder})
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.stderr, "rivals/tokio: cargo is not installed: ./configure.py"
+                         " --deps=perf\n")
+
+
 class Scripts(unittest.TestCase):
     def release_with(self, folder, echo):
         """A copy, by links, of the release folder, with another echo example."""
