@@ -34,7 +34,7 @@ typedef int64_t weft_time;
 #define WEFT_SEC(n) ((weft_time)(n)*1000000000)
 
 /*
- * The time now: reads the clock, about 25 ns.
+ * The time now: reads the clock, about 25 ns. In a test runtime (<weft/test.h>) its virtual time.
  * Threads: any thread. Blocks: never.
  */
 WEFT_API weft_time weft_now(void);
