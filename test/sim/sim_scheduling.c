@@ -5,6 +5,7 @@
  * Fairness is counted in runs of other processes, not in time: a bound is what the loop of
  * core/worker.c promises with the small sizes of sim builds, and holds in every schedule.
  */
+#include "core/monitor.h"
 #include "test/sim/scene.h"
 
 enum { SCHEDULES = 4000 };
@@ -688,6 +689,46 @@ SCENE(meddling, "wake-alls of parked workers", 2, wake_everybody);
 SIM_TEST(scheduling, wake_alls_leave_the_counters_intact)
 {
 	sim_must_pass(&meddling, SCHEDULES);
+}
+
+/* The monitor's wakes for a worker that has work, at any moment: at worst they are in vain. */
+static int spawns_some(void *arg)
+{
+	struct body *body = body_begin(arg);
+
+	for (unsigned i = 1; i < 4; i++)
+		body_spawn(&scene.bodies[i], tells_and_stays, NULL);
+	(void)body_yield(body);
+	return body_end(body);
+}
+
+static void rescue(unsigned number)
+{
+	if (number == 1) {
+		gate_await(&s.ready);
+		for (unsigned i = 0; i < 6; i++)
+			(void)wf_monitor_rescue(wf_rt_worker(scene.rt, i % 2));
+		return;
+	}
+	scene_create(2);
+	gate_open(&s.ready);
+	body_spawn(&scene.bodies[0], spawns_some, NULL);
+	for (unsigned i = 1; i < 4; i++)
+		gate_await(&s.told[i]);
+	sim_thread_join(1);
+	body_join(&scene.bodies[0]);
+	scene_settle();
+	body_spawn(&scene.bodies[4], tells_and_stays, NULL);
+	gate_await(&s.told[4]);
+	scene_settle();
+	scene_destroy();
+}
+
+SCENE(rescuing, "the monitor's wakes", 2, rescue);
+
+SIM_TEST(scheduling, a_monitors_wakes_leave_the_counters_intact)
+{
+	sim_must_pass(&rescuing, SCHEDULES);
 }
 
 /* --- S11, S12: who stays and who moves --- */

@@ -429,6 +429,64 @@ SIM_TEST(shutdown, all_who_wait_end_before_the_drivers)
 	sim_must_pass(&waiting, 2 * SCHEDULES);
 }
 
+/* --- functions on all workers, beside a stop: on each, or on none --- */
+
+enum { CALLS = 2 };
+
+static struct {
+	unsigned runs[2]; /* by each worker */
+	unsigned drops;
+} calls[CALLS];
+
+static int runs_on_worker(void *arg)
+{
+	unsigned call = (unsigned)(uintptr_t)arg;
+
+	sim_check(++calls[call].runs[weft_worker_index()] == 1, "twice on a worker");
+	sim_check(calls[call].drops == 0, "after its destructor");
+	return 0;
+}
+
+static void drops_call(void *arg)
+{
+	unsigned call = (unsigned)(uintptr_t)arg;
+
+	sim_check(calls[call].runs[0] == 1 && calls[call].runs[1] == 1, "dropped too early");
+	sim_check(++calls[call].drops == 1, "dropped twice");
+}
+
+static void call_beside_a_stop(unsigned number)
+{
+	int r[CALLS];
+
+	if (number == 1) {
+		gate_await(&s.ready);
+		stop(0, WEFT_FOREVER, 0);
+		return;
+	}
+	memset(calls, 0, sizeof(calls));
+	scene_create(2);
+	body_spawn(&scene.bodies[0], stays, NULL);
+	gate_open(&s.ready);
+	for (unsigned i = 0; i < CALLS; i++)
+		r[i] = weft_rt_run_on_workers(
+			scene.rt, runs_on_worker, (void *)(uintptr_t)i, drops_call);
+	sim_thread_join(1);
+	for (unsigned i = 0; i < CALLS; i++) {
+		sim_check(r[i] == 0 || r[i] == -ESHUTDOWN, "weft_rt_run_on_workers: %d", r[i]);
+		sim_check(calls[i].drops == (r[i] == 0), "accepted %d, dropped %u", r[i] == 0,
+			calls[i].drops);
+	}
+	scene_destroy();
+}
+
+SCENE(calling, "calls on all workers beside a stop", 2, call_beside_a_stop);
+
+SIM_TEST(shutdown, a_call_runs_on_all_workers_or_is_refused)
+{
+	sim_must_pass(&calling, 2 * SCHEDULES);
+}
+
 /* --- planted --- */
 
 SIM_TEST(shutdown, planted_end_without_a_second_look)
@@ -449,6 +507,11 @@ SIM_TEST(shutdown, planted_sweep_before_all_have_acknowledged)
 SIM_TEST(shutdown, planted_post_after_the_close)
 {
 	sim_must_find(&posting, WF_PLANTED_post_ignores_close, 10000);
+}
+
+SIM_TEST(shutdown, planted_call_after_the_close)
+{
+	sim_must_find(&calling, WF_PLANTED_post_ignores_close, 10000);
 }
 
 SIM_TEST(shutdown, planted_destruction_ignores_visitors)
