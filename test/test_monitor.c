@@ -58,7 +58,7 @@ static unsigned reports(const char *who)
 
 static struct line first_report(const char *who)
 {
-	struct line line = {0};
+	struct line line = {.worker = -1};
 
 	pthread_mutex_lock(&kept.lock);
 	for (unsigned i = kept.count; i-- > 0;)
