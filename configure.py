@@ -192,10 +192,11 @@ CROSS_TESTS = {
 PERF = {
     "bench": ["perf/bench.c", "perf/bench_blocking.c", "perf/bench_compare.c",
               "perf/bench_deque.c", "perf/bench_floor.c", "perf/bench_injector.c",
-              "perf/bench_measure.c", "perf/bench_memory.c", "perf/bench_pingpong.c",
-              "perf/bench_rcu.c", "perf/bench_report.c", "perf/bench_runtime.c",
-              "perf/bench_spawn.c", "perf/bench_stream.c", "perf/bench_switch.c",
-              "perf/bench_table.c", "perf/bench_timer.c", "perf/bench_yield.c"],
+              "perf/bench_join.c", "perf/bench_measure.c", "perf/bench_memory.c",
+              "perf/bench_pingpong.c", "perf/bench_rcu.c", "perf/bench_report.c",
+              "perf/bench_runtime.c", "perf/bench_spawn.c", "perf/bench_stream.c",
+              "perf/bench_switch.c", "perf/bench_table.c", "perf/bench_timer.c",
+              "perf/bench_yield.c"],
     "load": ["perf/load.c", "perf/load_message.c", "perf/load_options.c", "perf/load_report.c"],
     "rivals/epoll/echo": ["perf/rivals/epoll/echo.c"],
 }

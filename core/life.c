@@ -92,7 +92,7 @@ uint64_t wf_life_alive(const struct weft_rt *rt)
  */
 void wf_foreign_completed(struct weft_rt *rt)
 {
-	/* E1: an RMW; and, with P3 in park(), before the sums. */
+	/* E1: an RMW; and, with P3 in recheck(), before the sums. */
 	(void)wf_u64_fetch_add(&rt->foreign_completed, 1);
 	if (nothing_alive(rt))
 		wf_rt_wake_all(rt);
@@ -303,7 +303,8 @@ static void add_process(void *ctx, struct wf_proc *p)
 /* What no process waits for. */
 static void add_post(void *ctx, const struct wf_blocking_job *job)
 {
-	struct weft_survivor survivor = { .state = job->runs ? "blocking" : "queued", .worker = -1 };
+	struct weft_survivor survivor = {
+		.state = job->runs ? "blocking" : "queued", .worker = -1 };
 
 	if (!weft_pid_is_none(job->pid))
 		return; /* its process is in the list */
@@ -335,7 +336,8 @@ static void log_blocking(void *ctx, const struct wf_blocking_job *job)
 	if (weft_pid_is_none(job->pid) || !job->runs)
 		return; /* listed by its name; or it will be taken back */
 	wf_log(ctx, WEFT_LOG_WARN, "still alive: blocking work of process %s has run for %lld ms",
-		weft_pid_format(job->pid, text), (long long)((weft_now() - job->since) / WEFT_MS(1)));
+		weft_pid_format(job->pid, text),
+		(long long)((weft_now() - job->since) / WEFT_MS(1)));
 }
 
 static void log_survivor(struct weft_rt *rt, const struct weft_survivor *survivor)

@@ -61,7 +61,7 @@ static bool describe(const struct wf_worker *worker, uint64_t watch, weft_pid *p
 {
 	const struct weft_rt *rt = worker->rt;
 	char id[WEFT_PID_TEXT_MAX];
-	const struct wf_proc *p;
+	struct wf_proc *p;
 
 	pid_out->raw = 0;
 	if (wf_watch_kind(watch) == WF_WATCH_CALL) {
@@ -74,7 +74,7 @@ static bool describe(const struct wf_worker *worker, uint64_t watch, weft_pid *p
 		*pid_out = wf_pid_make(wf_word_generation(wf_u64_load_acquire(&p->word)), rt->slot,
 			p->index);
 		snprintf(text, size, "process %s \"%s\"", weft_pid_format(*pid_out, id),
-			p->ext ? p->ext->name : "");
+			wf_proc_name(p));
 	}
 	wf_rcu_exit_foreign();
 	return p && wf_u64_load_relaxed(&worker->watch) == watch;

@@ -474,7 +474,7 @@ static struct wf_proc *pick_direct(struct wf_worker *worker)
 
 	if (worker->direct_left == 0)
 		return NULL;
-	if (WF_UNLIKELY(worker->classes))
+	if (WF_UNLIKELY(worker->classes)) /* D4 */
 		return wf_queue_high_is_next(worker) ? wf_queue_pick_classes(worker) : NULL;
 	p = worker->run_next;
 	if (p) {

@@ -184,7 +184,7 @@ static inline void *wf_deque_pop_oldest(struct wf_deque *d)
 			wf_u64_store_release(&d->top, top + 1);
 			return item;
 		}
-		/* T2, with itself in wf_deque_steal_half(): one of all claims of this index succeeds. */
+		/* T2, with itself in wf_deque_steal_half(): one of all claims succeeds. */
 		if (WF_LIKELY(wf_u64_cas(&d->top, &top, top + 1))) {
 			d->cached_top = top + 1;
 			return item;
