@@ -331,13 +331,19 @@ int weft_rt_survivors(weft_rt *rt, struct weft_survivor *out, unsigned max)
 
 static void log_blocking(void *ctx, const struct wf_blocking_job *job)
 {
+	long long ran_ms = (long long)((weft_now() - job->since) / WEFT_MS(1));
 	char text[WEFT_PID_TEXT_MAX];
 
-	if (weft_pid_is_none(job->pid) || !job->runs)
-		return; /* listed by its name; or it will be taken back */
-	wf_log(ctx, WEFT_LOG_WARN, "still alive: blocking work of process %s has run for %lld ms",
-		weft_pid_format(job->pid, text),
-		(long long)((weft_now() - job->since) / WEFT_MS(1)));
+	if (weft_pid_is_none(job->pid) && job->runs)
+		wf_log(ctx, WEFT_LOG_WARN, "still alive: blocking post \"%s\" has run for %lld ms",
+			job->name, ran_ms);
+	else if (weft_pid_is_none(job->pid))
+		wf_log(ctx, WEFT_LOG_WARN, "still alive: blocking post \"%s\" has not begun",
+			job->name);
+	else if (job->runs) /* else it will be taken back */
+		wf_log(ctx, WEFT_LOG_WARN,
+			"still alive: blocking work of process %s has run for %lld ms",
+			weft_pid_format(job->pid, text), ran_ms);
 }
 
 static void log_survivor(struct weft_rt *rt, const struct weft_survivor *survivor)
@@ -346,9 +352,8 @@ static void log_survivor(struct weft_rt *rt, const struct weft_survivor *survivo
 
 	weft_pid_format(survivor->pid, text);
 	if (weft_pid_is_none(survivor->pid))
-		wf_log(rt, WEFT_LOG_WARN, "still alive: blocking post \"%s\" (%s)", survivor->name,
-			survivor->state);
-	else if (survivor->worker >= 0)
+		return; /* log_blocking() */
+	if (survivor->worker >= 0)
 		wf_log(rt, WEFT_LOG_WARN, "still alive: process %s \"%s\" (%s) on worker %d", text,
 			survivor->name, survivor->state, survivor->worker);
 	else

@@ -81,11 +81,8 @@ static uintptr_t stack_end(const struct wf_worker *worker, uintptr_t sp)
 	return (uintptr_t)worker->stack_base;
 }
 
-#if defined(__has_attribute)
-#if __has_attribute(no_sanitize)
+/* It reads frames of whoever was interrupted, wherever that was. */
 __attribute__((no_sanitize("address", "thread", "undefined")))
-#endif
-#endif
 static unsigned walk(struct place place, uintptr_t end, uintptr_t *frames)
 {
 	uintptr_t low = place.sp;

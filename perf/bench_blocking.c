@@ -31,10 +31,16 @@ static int call(const struct blocking *blocking)
 				  : weft_blocking(empty, NULL, NULL, WEFT_FOREVER);
 }
 
+/* Round trips of each caller: at least one. */
+static uint64_t share(const struct bench_args *args, unsigned callers)
+{
+	return args->n < callers ? 1 : args->n / callers;
+}
+
 static int caller_body(void *arg)
 {
 	const struct blocking *blocking = arg;
-	uint64_t count = blocking->args->n / blocking->callers, last_ns = bench_now_ns(), i;
+	uint64_t count = share(blocking->args, blocking->callers), last_ns = bench_now_ns(), i;
 
 	for (i = 0; i < count; i++) {
 		int error = call(blocking);
@@ -76,7 +82,7 @@ static int measure(const struct bench_args *args, struct bench_row *row, unsigne
 	bool in_place)
 {
 	struct blocking blocking = {.args = args, .callers = callers, .in_place = in_place};
-	double n = (double)(args->n / callers * callers);
+	double n = (double)(share(args, callers) * callers);
 	int error = bench_runtime_run(args, blocking_main, &blocking);
 
 	bench_row_set(row, BENCH_NS_PER_OP, (double)blocking.total_ns / n);

@@ -164,7 +164,7 @@ class BadInput(unittest.TestCase):
         done = subprocess.run([ECHO, "tcp:127.0.0.1:0"], stdin=subprocess.DEVNULL, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=few,
                               timeout=SECONDS, check=False, env=environment())
-        self.refused(done, "weft: error: no descriptors for signals: Too many open files")
+        self.refused(done, "weft: error: signal: no descriptors for signals: Too many open files")
 
     def under(self, limit):
         """Starts it under `ulimit LIMIT`: (listened, exit status after SIGTERM, lines)."""
@@ -196,7 +196,7 @@ class BadInput(unittest.TestCase):
                 self.assertEqual(status, 0)
                 return
             self.assertEqual((status, len(lines)), (1, 1), lines)
-            self.assertRegex(lines[0], r"^(weft: error: no descriptors for signals: "
+            self.assertRegex(lines[0], r"^(weft: error: signal: no descriptors for signals: "
                                        r"Too many open files"
                              r"|weft: error: worker \d+: driver: driver epoll cannot be opened"
                              r": Too many open files|tcp:127\.0\.0\.1:0: Too many open files)$")
