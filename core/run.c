@@ -229,9 +229,10 @@ static struct wf_proc *pick_unstarted(struct wf_worker *worker)
 
 /*
  * D2, D3: what pick() would take, if that comes out of the ring or is a child of a scope, has never
- * run and needs no other stack than the usual, and nothing else is due.
+ * run, is of this body and needs no other stack than the usual, and nothing else is due. `body`:
+ * WF_WORD_TASK or 0.
  */
-static struct wf_proc *pick_fresh(struct wf_worker *worker)
+WF_INLINE struct wf_proc *pick_fresh(struct wf_worker *worker, uint64_t body)
 {
 	struct wf_proc *p;
 
@@ -243,7 +244,8 @@ static struct wf_proc *pick_fresh(struct wf_worker *worker)
 		return NULL;
 	worker->run_next_uses = 0;
 	worker->injector_picks++;
-	if ((wf_u64_load_relaxed(&p->word) & (WF_WORD_PHASE | WF_WORD_TASK)) == WF_NEW && !p->ext)
+	if ((wf_u64_load_relaxed(&p->word) & (WF_WORD_PHASE | WF_WORD_TASK)) == (WF_NEW | body)
+		&& (body || !p->ext))
 		return p;
 	worker->picked = p;
 	return NULL;
@@ -258,7 +260,7 @@ static bool succeed(
 	struct wf_worker *worker, struct wf_proc *p, int result, struct start *start_out)
 {
 	struct wf_fiber *fiber = p->live.fiber;
-	struct wf_proc *next = p->ext ? NULL : pick_fresh(worker);
+	struct wf_proc *next = p->ext ? NULL : pick_fresh(worker, 0);
 
 	if (!next)
 		return false;
@@ -385,7 +387,7 @@ static void settle_task(struct wf_worker *worker, struct wf_proc *p)
 }
 
 /* It has returned a result, or failed: what is armed is over, and its result published. */
-static void end_task(struct wf_worker *worker, struct wf_proc *p, int result)
+static void finish_task(struct wf_worker *worker, struct wf_proc *p, int result)
 {
 	if (WF_UNLIKELY(p->live.open))
 		wf_task_close_wait(p);
@@ -394,37 +396,53 @@ static void end_task(struct wf_worker *worker, struct wf_proc *p, int result)
 	finish(worker, p, result);
 }
 
-/* A1: runs it once, and puts it where it goes next. */
-static void poll_task(struct wf_worker *worker, struct wf_proc *p)
+/* A1: runs it once. False: it waits, or has yielded. */
+WF_INLINE bool poll_task(struct wf_worker *worker, struct wf_proc *p, int *result_out)
 {
-	int result;
-
 	worker->switched = WF_SWITCH_PARK;
 	worker->armed_until = WEFT_FOREVER;
 	if (WF_UNLIKELY(worker->hooks_runs))
 		wf_hooks_before_run(worker, p);
-	result = p->fresh.fn(p->fresh.arg);
-	if (WF_UNLIKELY(p->ext != NULL) && result != WEFT_PENDING)
+	*result_out = p->fresh.fn(p->fresh.arg);
+	if (WF_UNLIKELY(p->ext != NULL) && *result_out != WEFT_PENDING)
 		wf_wind_up(p, NULL);
 	if (WF_UNLIKELY(worker->hooks_runs))
 		wf_hooks_after_run(worker, p);
-	if (WF_LIKELY(result == WEFT_PENDING))
-		settle_task(worker, p);
-	else
-		end_task(worker, p, result);
+	if (*result_out != WEFT_PENDING)
+		return true;
+	settle_task(worker, p);
+	return false;
 }
 
-/* A task's first run: as begin(), but `fresh` stays. */
-static void run_fresh_task(struct wf_worker *worker, struct wf_proc *p)
+/*
+ * Tasks that have never run: one, and as long as they end at once and the next one is like it, the
+ * next, as fibers do in succeed(), and for the same reasons.
+ */
+static void run_fresh_tasks(struct wf_worker *worker, struct wf_proc *p)
 {
-	begin_word(worker, p);
-	p->live.open = false;
-	p->live.yielded = false;
-	poll_task(worker, p);
+	struct wf_proc *next;
+	int result;
+
+	for (;;) {
+		begin_word(worker, p); /* `fresh` stays */
+		p->live.open = false;
+		p->live.yielded = false;
+		if (!poll_task(worker, p, &result))
+			return;
+		next = pick_fresh(worker, WF_WORD_TASK);
+		finish_task(worker, p, result);
+		if (!next)
+			return;
+		worker->direct_left--;
+		set_current(worker, next);
+		p = next;
+	}
 }
 
 static void run_task(struct wf_worker *worker, struct wf_proc *p, enum wf_phase phase)
 {
+	int result;
+
 	if (phase == WF_OWNED) {
 		wf_proc_serve_remote(p);
 		p->live.run = WF_RUNNING;
@@ -433,7 +451,8 @@ static void run_task(struct wf_worker *worker, struct wf_proc *p, enum wf_phase 
 	}
 	if (WF_UNLIKELY(p->live.open))
 		wf_task_close_wait(p);
-	poll_task(worker, p);
+	if (poll_task(worker, p, &result))
+		finish_task(worker, p, result);
 }
 
 static void run_one(struct wf_worker *worker, struct wf_proc *p)
@@ -449,7 +468,7 @@ static void run_one(struct wf_worker *worker, struct wf_proc *p)
 		run_fresh(worker, p);
 		break;
 	case WF_NEW | WF_WORD_TASK:
-		run_fresh_task(worker, p);
+		run_fresh_tasks(worker, p);
 		break;
 	default:
 		if (word & WF_WORD_TASK)
@@ -476,10 +495,7 @@ static struct wf_proc *pick_direct(struct wf_worker *worker)
 		return NULL;
 	if (WF_UNLIKELY(worker->classes)) /* D4 */
 		return wf_queue_high_is_next(worker) ? wf_queue_pick_classes(worker) : NULL;
-	p = worker->run_next;
-	if (p) {
-		if (WF_UNLIKELY(wf_proc_is_task(p)))
-			return NULL;
+	if (worker->run_next) { /* never a task */
 		p = wf_queue_next_pop(worker);
 		if (p)
 			return p;
@@ -579,7 +595,7 @@ WF_COLD static void after_failure(struct wf_worker *worker)
 
 	if (worker->hooks_runs)
 		wf_hooks_after_run(worker, p);
-	end_task(worker, p, worker->result);
+	finish_task(worker, p, worker->result);
 	worker->current = NULL;
 	worker->batch_picks++;
 }

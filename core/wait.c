@@ -263,14 +263,10 @@ WF_NOINLINE static bool take_token_of_word(struct wf_proc *p)
 		&& (wf_u64_fetch_and(&p->word, ~WF_WORD_TOKEN) & WF_WORD_TOKEN);
 }
 
-/* Consumes the token of weft_wake(), wherever it was put. */
-WF_INLINE bool take_token(struct wf_proc *p)
+WF_INLINE bool take_token_of_sticky(struct wf_proc *p)
 {
-	bool token;
+	bool token = p->live.token;
 
-	if (WF_UNLIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_OWNED))
-		return take_token_of_word(p);
-	token = p->live.token;
 	p->live.token = false;
 	/* T2: acquire (the RMW), with W4 in wake_remote(). */
 	if (WF_UNLIKELY(wf_u32_load_relaxed(&p->remote) & WF_REMOTE_TOKEN)) {
@@ -279,6 +275,14 @@ WF_INLINE bool take_token(struct wf_proc *p)
 		token = true;
 	}
 	return token;
+}
+
+/* Consumes the token of weft_wake(), wherever it was put. */
+WF_INLINE bool take_token(struct wf_proc *p)
+{
+	if (WF_LIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED))
+		return take_token_of_sticky(p);
+	return take_token_of_word(p);
 }
 
 /* The wake, and then the cancel, may have come since the token was looked for: the wake wins. */
@@ -308,13 +312,19 @@ int weft_park(weft_time deadline)
 {
 	struct wf_worker *worker;
 	struct wf_proc *p = self_proc(&worker);
-	bool slept = false;
+	bool slept = false, token;
+	uint64_t word;
 
 	if (WF_UNLIKELY(!p))
 		return -EPERM;
-	if (WF_UNLIKELY(wf_proc_is_task(p)))
+	word = wf_u64_load_relaxed(&p->word) & (WF_WORD_PHASE | WF_WORD_TASK);
+	if (WF_LIKELY(word == WF_OWNED))
+		token = take_token_of_sticky(p);
+	else if (word & WF_WORD_TASK)
 		return park_task(worker, p, deadline);
-	if (take_token(p)) {
+	else
+		token = take_token_of_word(p);
+	if (token) {
 		/* Woken before every park, it would never switch: others must have their turn. */
 		wf_budget_take();
 		return 0;

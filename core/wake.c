@@ -5,15 +5,18 @@
 #include "core/queue.h"
 #include "sync/observe.h"
 
-/* Puts a ready sticky process where the loop finds it. A wake made by a running process goes to the
- * next slot: the woken one runs while what was written for it is in the cache. */
-static void list_push(struct wf_worker *worker, struct wf_proc *p)
+/*
+ * Puts a ready sticky process where the loop finds it. A wake made by a running process goes to the
+ * next slot: the woken one runs while what was written for it is in the cache. `next` says whether
+ * it may: switches from fiber to fiber rely on a fiber there.
+ */
+WF_INLINE void list_push(struct wf_worker *worker, struct wf_proc *p, bool next)
 {
 	if (WF_UNLIKELY(wf_u64_load_relaxed(&p->word) & WF_WORD_PRIORITY)) {
 		wf_queue_push_class(worker, p); /* the next slot is the normal class's */
 		return;
 	}
-	if (worker->current) {
+	if (next) {
 		struct wf_proc *displaced = worker->run_next;
 
 		worker->run_next = p;
@@ -24,14 +27,14 @@ static void list_push(struct wf_worker *worker, struct wf_proc *p)
 	wf_fifo_push(&worker->list, &p->run);
 }
 
-void wf_proc_wake_local(struct wf_worker *worker, struct wf_proc *p)
+WF_INLINE void wake_local(struct wf_worker *worker, struct wf_proc *p, bool next)
 {
 	WF_ASSERT(wf_word_owner(wf_u64_load_relaxed(&p->word)) == worker->number);
 	switch ((enum wf_phase)p->live.run) {
 	case WF_WAITING:
 		wf_proc_disarm(worker, p);
 		p->live.run = WF_QUEUED;
-		list_push(worker, p);
+		list_push(worker, p, next);
 		wf_count(&worker->counters.local_wakes, 1);
 		break;
 	case WF_RUNNING:
@@ -39,7 +42,7 @@ void wf_proc_wake_local(struct wf_worker *worker, struct wf_proc *p)
 		break;
 	default: /* QUEUED, NOTIFIED: the run to come serves this wake too */
 		if (WF_PLANTED(wake_queues_again) && p->live.run == WF_QUEUED)
-			list_push(worker, p);
+			list_push(worker, p, next);
 		break;
 	}
 }
@@ -172,12 +175,16 @@ static void wake_by_word(struct weft_rt *rt, struct wf_worker *worker, struct wf
 void wf_proc_wake(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p, bool token)
 {
 	uint64_t word = wf_u64_load_acquire(&p->word);
+	bool next = worker && worker->current;
 	struct wf_worker *owner;
 
 	WF_OBSERVE(woken, p);
-	if (WF_UNLIKELY(wf_word_phase(word) != WF_OWNED)) {
-		wake_by_word(rt, worker, p, word, token);
-		return;
+	if (WF_UNLIKELY((word & (WF_WORD_PHASE | WF_WORD_TASK)) != WF_OWNED)) {
+		if (wf_word_phase(word) != WF_OWNED) {
+			wake_by_word(rt, worker, p, word, token);
+			return;
+		}
+		next = false; /* a pinned task */
 	}
 	owner = &rt->workers[wf_word_owner(word)];
 	if (worker != owner) {
@@ -188,7 +195,7 @@ void wf_proc_wake(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *
 	}
 	if (token)
 		p->live.token = true;
-	wf_proc_wake_local(worker, p);
+	wake_local(worker, p, next);
 }
 
 bool wf_proc_cancel(
@@ -230,7 +237,7 @@ void wf_proc_drained(struct wf_worker *worker, struct wf_proc *p)
 		return; /* a run has served it already */
 	word = wf_u64_load_acquire(&p->word); /* W7 */
 	if (WF_LIKELY(wf_word_phase(word) == WF_OWNED && wf_word_owner(word) == worker->number)) {
-		wf_proc_wake_local(worker, p);
+		wake_local(worker, p, false);
 	} else {
 		/* Movable: the wake it was sent for may have been served, this one comes on top. */
 		WF_OBSERVE(woken, p);

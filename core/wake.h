@@ -27,9 +27,6 @@ WF_INLINE void wf_proc_disarm(struct wf_worker *worker, struct wf_proc *p)
 	}
 }
 
-/* Owner, sticky: the wake itself. */
-void wf_proc_wake_local(struct wf_worker *worker, struct wf_proc *p);
-
 /* Owner, from the drain: p came out of the inbox. */
 void wf_proc_drained(struct wf_worker *worker, struct wf_proc *p);
 
