@@ -40,6 +40,9 @@
 	X(stream_bulk)      \
 	X(stream_pingpong)  \
 	X(switch)           \
+	X(task_memory)      \
+	X(task_spawn)       \
+	X(task_yield)       \
 	X(timers)           \
 	X(timers_poll)      \
 	X(wake_parked)      \
