@@ -167,6 +167,7 @@ SIM = {
     "sim_shutdown": {"source": "test/sim/sim_shutdown.c", "with": SIM_SCENE, "library": True},
     "sim_spinlock": {"source": "test/sim/sim_spinlock.c"},
     "sim_table": {"source": "test/sim/sim_table.c", "with": SIM_SCENE, "library": True},
+    "sim_task": {"source": "test/sim/sim_task.c", "with": SIM_SCENE, "library": True},
     "sim_time": {"source": "test/sim/sim_time.c", "with": SIM_SCENE, "library": True},
 }
 # What stands in for these in a simulation of the whole runtime is in the lines above.

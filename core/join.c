@@ -156,6 +156,8 @@ static int install(const struct wf_visit *visit, struct wf_proc *p, weft_pid pid
 	while (!wf_u64_cas(&p->joiner, &seen, name))
 		if (is_joined_by_another(visit, p, self))
 			return -EBUSY;
+	if (WF_PLANTED(join_replaces_blindly) && seen != 0)
+		return 0;
 	do {
 		int r = 0;
 

@@ -46,9 +46,15 @@ void weft_waker_register(struct weft_waker_cell *cell, weft_waker waker)
 
 bool weft_waker_fire(struct weft_waker_cell *cell)
 {
-	/* M2: as M1. */
-	weft_waker waker = { wf_u64_exchange(word_of(cell), 0) };
+	weft_waker waker;
 
+	if (WF_PLANTED(waker_fires_by_load)) {
+		waker.raw = wf_u64_load_acquire(word_of(cell));
+		wf_u64_store_release(word_of(cell), 0);
+	} else {
+		/* M2: as M1. */
+		waker.raw = wf_u64_exchange(word_of(cell), 0);
+	}
 	weft_waker_wake(waker);
 	return waker.raw != 0;
 }

@@ -34,6 +34,8 @@ WF_INLINE void wf_task_close_wait(struct wf_proc *p)
 {
 	uint64_t number = (uint32_t)(wf_u64_load_relaxed(&p->claim) >> 32) + 1;
 
+	if (WF_PLANTED(task_keeps_wait))
+		return;
 	wf_u64_store_relaxed(&p->claim, number << 32 | WF_WINNER_CANCEL);
 	p->live.open = false;
 }
