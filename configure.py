@@ -54,6 +54,7 @@ PUBLIC = {
 # Programs of one source, on the public headers only; built in every mode.
 EXAMPLES = [
     "echo",
+    "echo_task",
 ]
 
 # Tests: test/<name>.c each, run in every mode. The words say more:

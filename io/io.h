@@ -182,7 +182,10 @@ struct weft_mem_opts {
  */
 WEFT_API int weft_mem_setup(const struct weft_mem_opts *opts);
 
-/* Serves one connection; the descriptor is closed when it returns. Runs as a process of its own. */
+/*
+ * Serves one connection; the descriptor is closed when it returns. Runs as a process of its own
+ * (unless WEFT_SERVE_INLINE).
+ */
 typedef int (*weft_serve_fn)(int fd, void *arg);
 
 /* What happens when connections_max are open. */
@@ -190,6 +193,14 @@ enum weft_serve_policy {
 	WEFT_SERVE_WAIT = 0, /* leave new ones in the listeners' queues */
 	WEFT_SERVE_SHED,     /* accept and close at once */
 };
+
+/* struct weft_serve_opts.flags */
+/*
+ * handler(fd, arg) is called by the acceptor itself: it owns the descriptor from then on, whatever
+ * it returns, and passes it on at once: to a task, say. It may spawn, and must not wait.
+ * connections_max must be 0, and stack_size has no use.
+ */
+#define WEFT_SERVE_INLINE (1u << 0)
 
 struct weft_serve_opts {
 	size_t size;           /* sizeof(struct weft_serve_opts) */
@@ -203,6 +214,7 @@ struct weft_serve_opts {
 	 */
 	void (*on_listen)(const char *address, void *arg);
 	size_t stack_size;     /* of the handlers; 0: the runtime's default */
+	unsigned flags;        /* WEFT_SERVE_* */
 };
 
 /*

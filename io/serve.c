@@ -16,7 +16,8 @@
  * If they are not steered, wherever there is time. Connection and descriptor end in its arg_dtor,
  * so they end whatever becomes of the process: refused, out of stacks, cancelled. The descriptor is
  * closed by generation: a handler that closed it itself, or took it away by weft_fd_forget(), does
- * no harm.
+ * no harm. With WEFT_SERVE_INLINE the acceptor calls the handler, and knows nothing of the
+ * connection afterwards.
  *
  * Ending: both ways cancel the acceptors (a stop by wf_servers_drain(), a cancel of the caller by
  * the caller). A cancelled acceptor accepts what is queued at that moment, closes its listener and
@@ -290,6 +291,10 @@ static int accept_next(struct acceptor *acceptor)
 		return fd;
 	}
 	acceptor->backoff_ns = 0;
+	if (server->opts.flags & WEFT_SERVE_INLINE) {
+		(void)server->handler(fd, server->arg);
+		return 0;
+	}
 	if (place)
 		return connection_start(acceptor, fd, generation);
 	(void)wf_fd_close(fd, generation);
@@ -701,6 +706,8 @@ static int opts_read(const struct weft_serve_opts *opts, struct weft_serve_opts 
 		r = wf_opts_read(opts, opts->size, out, sizeof(*out));
 	stack_size = out->stack_size;
 	if (r < 0 || out->backlog < 0 || (unsigned)out->policy > WEFT_SERVE_SHED)
+		return -EINVAL;
+	if ((out->flags & ~WEFT_SERVE_INLINE) || (out->flags && out->connections_max))
 		return -EINVAL;
 	/* What weft_spawn_with() takes: refused here, not at the first connection. */
 	return stack_size && (stack_size < STACK_BYTES_MIN || stack_size > STACK_BYTES_MAX)

@@ -197,6 +197,9 @@ Test(serve, what_cannot_begin_is_refused, .timeout = 120)
 	struct weft_serve_opts short_opts = { .size = 3 };
 	struct weft_serve_opts policy = {
 		.size = sizeof(policy), .policy = (enum weft_serve_policy)7 };
+	struct weft_serve_opts flags = { .size = sizeof(flags), .flags = 1u << 31 };
+	struct weft_serve_opts capped = {
+		.size = sizeof(capped), .flags = WEFT_SERVE_INLINE, .connections_max = 1 };
 	struct weft_serve_opts backlog = { .size = sizeof(backlog), .backlog = -1 };
 	struct weft_serve_opts stack = { .size = sizeof(stack), .stack_size = 100 };
 	struct {
@@ -212,6 +215,8 @@ Test(serve, what_cannot_begin_is_refused, .timeout = 120)
 		{ "tcp:127.0.0.1:0", NULL, NULL, -EINVAL },
 		{ "tcp:127.0.0.1:0", echo, &short_opts, -EINVAL },
 		{ "tcp:127.0.0.1:0", echo, &policy, -EINVAL },
+		{ "tcp:127.0.0.1:0", echo, &flags, -EINVAL },
+		{ "tcp:127.0.0.1:0", echo, &capped, -EINVAL },
 		{ "tcp:127.0.0.1:0", echo, &backlog, -EINVAL },
 		{ "tcp:127.0.0.1:0", echo, &stack, -EINVAL },
 		{ "tcp:127.0.0.1:0", echo, &later.opts, -EINVAL },
