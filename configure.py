@@ -32,10 +32,10 @@ LIBRARY = [
     "core/signals.c", "core/spawn.c", "core/stack.c", "core/stall.c", "core/table.c", "core/task.c",
     "core/testing.c", "core/thread.c", "core/trace.c", "core/wait.c", "core/wake.c",
     "core/worker.c", "core/switch_aarch64.S", "core/switch_x86_64.S", "io/addr.c", "io/buf.c",
-    "io/drivers.c", "io/epoll.c", "io/fd.c", "io/hooks.c", "io/listeners.c", "io/mem.c",
-    "io/mem_driver.c", "io/mem_name.c", "io/mem_stream.c", "io/resolve.c", "io/serve.c",
-    "io/socket.c", "io/tcp.c", "io/wait.c", "sync/fault.c", "sync/rcu.c", "timer/clock.c",
-    "timer/wheel.c",
+    "io/child.c", "io/drivers.c", "io/epoll.c", "io/fd.c", "io/hooks.c", "io/listeners.c",
+    "io/mem.c", "io/mem_driver.c", "io/mem_name.c", "io/mem_stream.c", "io/orphans.c",
+    "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c", "io/wait.c", "sync/fault.c",
+    "sync/rcu.c", "timer/clock.c", "timer/wheel.c",
 ]
 
 # Public headers: where they live; where they are staged (build/include) and installed (include).
@@ -48,6 +48,7 @@ PUBLIC = {
     "core/task.h": "weft/task.h",
     "core/testing.h": "weft/test.h",
     "core/time.h": "weft/time.h",
+    "io/child.h": "weft/child.h",
     "io/io.h": "weft/io.h",
 }
 
@@ -80,6 +81,7 @@ TESTS = {
     "test_addr": "",
     "test_atomic": "threads tuning",
     "test_blocking": "threads",
+    "test_child": "threads kernel",
     "test_clock": "",
     "test_control": "threads",
     "test_cpu": "threads tuning",

@@ -36,6 +36,7 @@ int wf_thread_pin(int cpu);            /* the caller; 0 or -errno */
  */
 int wf_thread_get_cpus(cpu_set_t *cpus_out);
 int wf_thread_set_cpus(const cpu_set_t *cpus);
+void wf_thread_unpin(void);            /* the caller may run where main() may, if possible */
 void wf_thread_yield(void);            /* whoever else is ready may have this CPU */
 uintptr_t wf_thread_id(void);          /* of the caller: no other living thread has it; not 0 */
 int wf_thread_number(void);            /* the caller's, the kernel's number */

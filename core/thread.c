@@ -191,6 +191,17 @@ int wf_thread_set_cpus(const cpu_set_t *cpus)
 	return r < 0 ? r : -pthread_setaffinity_np(pthread_self(), sizeof *cpus, cpus);
 }
 
+void wf_thread_unpin(void)
+{
+	int saved = errno;
+	cpu_set_t set;
+
+	if (!wf_fails(SYS_sched_getaffinity) && sched_getaffinity(getpid(), sizeof set, &set) == 0
+		&& !wf_fails(SYS_sched_setaffinity))
+		(void)sched_setaffinity(0, sizeof set, &set);
+	errno = saved;
+}
+
 void wf_thread_yield(void)
 {
 	(void)sched_yield();

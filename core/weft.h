@@ -28,6 +28,7 @@
 #include <weft/time.h>
 #include <weft/process.h>
 #include <weft/blocking.h>
+#include <weft/child.h>
 #include <weft/fail.h>
 #include <weft/task.h>
 #include <weft/io.h>

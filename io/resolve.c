@@ -24,7 +24,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,24 +110,13 @@ static void lookup_done(struct lookup *lookup, int result)
 		(void)wf_wait_claim_pid(wait.pid, wait.number);
 }
 
-/* A thread started by a pinned worker has inherited its CPU: this one may run where main() may. */
-static void unpin(void)
-{
-	cpu_set_t cpus;
-
-	if (wf_fails(SYS_sched_getaffinity) || sched_getaffinity(getpid(), sizeof(cpus), &cpus) < 0)
-		return;
-	if (!wf_fails(SYS_sched_setaffinity))
-		(void)sched_setaffinity(0, sizeof(cpus), &cpus);
-}
-
 /* R2. */
 static void serve_queue(void *arg)
 {
 	struct lookup *lookup;
 
 	(void)arg;
-	unpin();
+	wf_thread_unpin(); /* from the CPU of the worker that has started it */
 	wf_thread_name("weft/resolve");
 	for (;;) {
 		wf_spinlock_lock(&queue.lock);

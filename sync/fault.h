@@ -42,6 +42,7 @@ enum wf_fault_call {
 	WF_CALL_THREAD,            /* a new thread */
 	WF_CALL_THREAD_KEY,        /* what a thread keeps: the key, or its value */
 	WF_CALL_LOOKUP,            /* the C library's resolver */
+	WF_CALL_SPAWN,             /* a child process */
 };
 
 #if WF_FAULTS

@@ -79,6 +79,7 @@ static const struct faults_kind faults_kinds[] = {
 	{WF_CALL_THREAD_KEY, "pthread_key", {ENOMEM, EAGAIN}, ENOMEM, 0},
 	/* By way of EAI_SYSTEM. */
 	{WF_CALL_LOOKUP, "getaddrinfo", {EMFILE, ENOMEM, EAGAIN, ECONNREFUSED}, EMFILE, 0},
+	{WF_CALL_SPAWN, "posix_spawn", {EAGAIN, ENOMEM, ENOENT}, EAGAIN, 0},
 	{SYS_mmap, "mmap", {ENOMEM, EAGAIN}, ENOMEM, 0},
 	{SYS_munmap, "munmap", {ENOMEM}, 0, 0},
 	{SYS_madvise, "madvise", {ENOMEM, EAGAIN, EINVAL}, ENOMEM, 0},
@@ -92,6 +93,9 @@ static const struct faults_kind faults_kinds[] = {
 	{SYS_eventfd2, "eventfd", {EMFILE, ENFILE, ENODEV, ENOMEM}, EMFILE, 0},
 	{SYS_signalfd4, "signalfd", {EMFILE, ENFILE, ENODEV, ENOMEM}, EMFILE, 0},
 	{SYS_timerfd_create, "timerfd_create", {EMFILE, ENFILE, ENODEV, ENOMEM}, EMFILE, 0},
+	{SYS_pidfd_open, "pidfd_open", {EMFILE, ENFILE, ENOMEM, ENOSYS}, EMFILE, 0},
+	{SYS_pidfd_send_signal, "pidfd_send_signal", {EPERM}, 0, 0},
+	{SYS_waitid, "waitid", {EINTR}, 0, 6},
 	{SYS_epoll_ctl, "epoll_ctl", {ENOMEM, ENOSPC}, ENOSPC, 0},
 	{SYS_epoll_pwait, "epoll_wait", {EINTR}, 0, 6},
 	/* As on an old kernel, or behind a filter that does not know the call. */
@@ -244,7 +248,7 @@ static inline void faults_check_errno(const char *what)
 
 static const char *const faults_header_paths[] = {
 	"core/weft.h", "core/process.h", "core/signal.h", "core/time.h", "core/blocking.h",
-	"io/io.h"};
+	"io/child.h", "io/io.h"}; /* the last: faults_is_listed() */
 
 static char *faults_headers[WF_ARRAY_COUNT(faults_header_paths)];
 

@@ -970,6 +970,68 @@ Test(faults_io, a_server_that_is_cancelled_ends_whatever_has_failed, .timeout = 
 	cr_assert_geq(faults_sweep(serve_and_cancel, address, false), FAULTS_AT_LEAST(80));
 }
 
+/* --- Children --- */
+
+static bool begin_child(const char *script, int *child_out)
+{
+	const char *const argv[] = {"/bin/sh", "-c", script, NULL};
+	struct weft_child_opts opts = {.size = sizeof(opts), .argv = argv,
+		.fd_in = WEFT_CHILD_NULL, .fd_out = WEFT_CHILD_NULL, .fd_err = WEFT_CHILD_NULL};
+	int r = CALL(weft_child_spawn(&opts, child_out));
+
+	return documented(r, -ENOMEM, -EMFILE, -ENFILE, -ENOSYS, -EAGAIN, -ENOENT, -EPERM);
+}
+
+/* It is closed at last: what has failed passes. */
+static void end_child(int child)
+{
+	int r;
+
+	do {
+		r = CALL(weft_child_close(child, SIGKILL));
+		if (r < 0)
+			faults_hook_set(false);
+	} while (!documented(r, -ENOMEM, -EMFILE, -ENFILE, -ENOSPC, -EPERM, -EBADF) &&
+		r != -EBADF);
+}
+
+static int child_process(void *arg)
+{
+	int child, status, r;
+
+	(void)arg;
+	if (begin_child("exit 3", &child)) {
+		r = CALL(weft_child_wait(child, &status, WEFT_FOREVER));
+		if (documented_io(r, -ENOMEM))
+			cr_assert_eq(WEXITSTATUS(status), 3);
+		end_child(child);
+	}
+	if (begin_child("kill -STOP $$", &child))
+		end_child(child);
+	return 1;
+}
+
+static void children(void *arg)
+{
+	struct weft_rt_opts opts = {.workers = 1, .idle = WEFT_IDLE_PARK};
+	weft_rt *rt = faults_rt_unharmed(opts);
+	siginfo_t info;
+	weft_pid pid;
+
+	(void)arg;
+	if (documented(CALL(weft_rt_spawn(rt, child_process, NULL, NULL, &pid)), -ENOMEM))
+		(void)CALL(weft_join(pid, NULL, WEFT_FOREVER));
+	faults_rt_end(rt);
+	while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0)
+		sched_yield();
+	cr_assert_eq(errno, ECHILD, "no child, and no zombie");
+}
+
+Test(faults_io, children_are_begun_or_not, .timeout = 120)
+{
+	cr_assert_geq(faults_sweep(children, NULL, false), FAULTS_AT_LEAST(15));
+}
+
 /* --- weft_main() --- */
 
 /* Asks itself to end, and waits for it; a second process does too. */

@@ -135,6 +135,10 @@ int wf_thread_set_cpus(const cpu_set_t *cpus)
 	return -ENOSYS;
 }
 
+void wf_thread_unpin(void)
+{
+}
+
 void wf_thread_yield(void)
 {
 	sim_point("yield");

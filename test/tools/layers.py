@@ -39,7 +39,7 @@ OWNED_HEADERS = {
     r"criterion/.*": ("test/harness.h",),
     r"stdatomic\.h": (),
     r"threads\.h": (),
-    r"weft/io\.h": ("core/weft.h", "io/", "examples/", "test/", "perf/"),
+    r"weft/(io|child)\.h": ("core/weft.h", "io/", "examples/", "test/", "perf/"),
     r"weft(/.*)?\.h": ("core/", "io/", "examples/", "test/", "perf/"),
 }
 
@@ -48,6 +48,7 @@ OWNERS = {
     "threads": (r"\bpthread_\w+\s*\(", {
         "core/thread.c": "the wrapper",
         "core/coordinator.c": "blocks its signals before workers exist",
+        "io/orphans.c": "a thread that reaps children, which belongs to no runtime",
         "io/resolve.c": "threads for the C library's resolver, which belong to no runtime",
         "sync/rcu.c": "the reclaimer's thread, and the end of foreign threads",
         "sync/spinlock.h": "who holds it, in debug builds",
@@ -85,6 +86,7 @@ FALLIBLE = {
     "WF_CALL_THREAD": "pthread_create",
     "WF_CALL_THREAD_KEY": "pthread_key_create pthread_setspecific",
     "WF_CALL_LOOKUP": "getaddrinfo",
+    "WF_CALL_SPAWN": "posix_spawn posix_spawnp",
     "SYS_sched_getaffinity": "sched_getaffinity pthread_getaffinity_np",
     "SYS_sched_setaffinity": "sched_setaffinity pthread_setaffinity_np",
     "SYS_openat": "open openat fopen",
@@ -98,7 +100,7 @@ FALLIBLE = {
           " timerfd_settime epoll_create1"
           " epoll_ctl epoll_wait epoll_pwait2 select socket socketpair bind listen accept accept4"
           " connect shutdown recv recvfrom recvmsg send sendto sendmsg getsockopt setsockopt"
-          " getsockname getpeername fork execve waitpid kill syscall wf_syscall6",
+          " getsockname getpeername fork execve waitpid waitid kill syscall wf_syscall6",
 }
 
 # Calls of these that do not ask: (file, call) -> reason.
@@ -119,7 +121,9 @@ UNASKED = {
     ("core/runtime.c", "setrlimit"): "what fails there leaves the limit as it is",
     ("core/stall.c", "sigaction"): "with our own arguments it cannot fail",
     ("core/thread.c", "syscall"): "gettid and a wake cannot fail; wf_futex_wait() asks",
+    ("io/child.c", "wf_syscall6"): "kills and reaps a child of our own that has no name yet",
     ("io/epoll.c", "wf_syscall6"): "a wake: the counter cannot be full",
+    ("io/orphans.c", "wf_syscall6"): "takes out of an epoll set what is in it",
     ("io/syscall.h", "wf_syscall6"): "the wrapper; close(2) asks after the call",
     ("sync/futex.h", "syscall"): "its callers take every wait for spurious, and rcu.c asks",
     ("sync/rcu.c", "wf_futex_sleep"): "of a barrier, which loops; the reclaimer's own asks",
