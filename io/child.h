@@ -10,7 +10,6 @@
 #define WEFT_CHILD_H
 
 #include <stddef.h>
-#include <sys/wait.h>
 
 #include <weft/time.h>
 #include <weft/process.h>
@@ -53,7 +52,7 @@ WEFT_API int weft_child_spawn(const struct weft_child_opts *opts, int *child_out
 
 /*
  * Waits until a child has ended, and takes its status, which is handed out once.
- * status_out: as of waitpid(2): WIFEXITED(), WEXITSTATUS(), WIFSIGNALED(), WTERMSIG(); may be NULL.
+ * status_out: as of waitpid(2), for the macros of <sys/wait.h>; may be NULL.
  * Written only on success.
  * Threads: any process. Blocks: until it ends or the deadline. Cancel: it can still be waited for.
  * Returns: 0; -ETIME; -EAGAIN (WEFT_POLL and it still runs); -ECANCELED (also when another process
