@@ -55,7 +55,7 @@ PUBLIC = {
 # Programs of one source, on the public headers only; built in every mode.
 EXAMPLES = [
     "echo",
-    "echo_task",
+    "echo_task", "graceful",
 ]
 
 # Tests: test/<name>.c each, run in every mode. The words say more:
@@ -131,6 +131,7 @@ TESTS = {
 TEST_SCRIPTS = {
     "test_build": "",
     "test_echo": "asan tsan",
+    "test_graceful": "asan tsan",
     "test_install": "",
     "test_load": "",
     "test_perf": "",
