@@ -70,7 +70,7 @@ static int stdio_open(struct stdio *stdio, const struct weft_child_opts *opts)
 static int add_actions(posix_spawn_file_actions_t *actions, const struct stdio *stdio,
 	const struct weft_child_opts *opts)
 {
-	int error = 0;
+	int error = -(int)wf_fault(WF_CALL_ALLOCATE);
 
 	for (int i = 0; i < STDIO_COUNT && error == 0; i++) {
 		if (stdio->source[i] == WEFT_CHILD_NULL)
@@ -145,7 +145,7 @@ static int spawn(const struct weft_child_opts *opts)
 	if (r < 0)
 		goto no_attributes;
 	set_attributes(&attributes);
-	r = wf_fault(WF_CALL_ALLOCATE) ? -ENOMEM : add_actions(&actions, &stdio, opts);
+	r = add_actions(&actions, &stdio, opts);
 	if (r == 0)
 		r = spawn_with_actions(&actions, &attributes, opts);
 	posix_spawnattr_destroy(&attributes);

@@ -432,15 +432,17 @@ class Layers(unittest.TestCase):
     # What the library calls and does not ask wf_fault() for: it has no way to fail, or what it
     # gives then is looked at (the scanf and fgets of a small file that could be opened).
     HARMLESS = set("""
-        abort clock_gettime dladdr fclose fgets fprintf fputc free freeaddrinfo fwrite getenv
-        getpid inet_ntop inet_pton longjmp memchr memcmp memcpy memmove memset
-        pthread_attr_destroy pthread_attr_init pthread_detach pthread_join pthread_kill
-        pthread_once pthread_self pthread_setname_np pthread_sigmask qsort sched_yield
-        sigaddset sigdelset sigemptyset sigfillset sigprocmask snprintf strchr strcmp strcspn
-        strerror strerrordesc_np strlen strncmp strncpy strrchr strsep sigabbrev_np strsignal
-        strtol strtoul sysconf vfprintf vsnprintf __isoc99_fscanf __isoc99_sscanf __ctype_b_loc
-        __libc_current_sigrtmax __libc_current_sigrtmin _setjmp __errno_location
-        in6addr_loopback stderr _GLOBAL_OFFSET_TABLE_""".split())
+        abort clock_gettime dladdr environ fclose fgets fprintf fputc free freeaddrinfo fwrite
+        getenv getpid in6addr_loopback inet_ntop inet_pton longjmp memchr memcmp memcpy memmove
+        memset posix_spawn_file_actions_destroy posix_spawn_file_actions_init
+        posix_spawnattr_destroy posix_spawnattr_init posix_spawnattr_setflags
+        posix_spawnattr_setsigdefault posix_spawnattr_setsigmask pthread_attr_destroy
+        pthread_attr_init pthread_detach pthread_join pthread_kill pthread_once pthread_self
+        pthread_setname_np pthread_sigmask qsort sched_yield sigabbrev_np sigaddset sigdelset
+        sigemptyset sigfillset sigprocmask snprintf stderr strchr strcmp strcspn strerror
+        strerrordesc_np strlen strncmp strncpy strrchr strsep strsignal strtol strtoul sysconf
+        vfprintf vsnprintf _GLOBAL_OFFSET_TABLE_ __ctype_b_loc __errno_location __isoc99_fscanf
+        __isoc99_sscanf __libc_current_sigrtmax __libc_current_sigrtmin _setjmp""".split())
 
     def test_the_library_calls_nothing_that_nobody_has_thought_about(self):
         library = os.path.join(BUILD, "dev", "libweft.a")

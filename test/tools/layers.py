@@ -82,7 +82,10 @@ OWNERS = {
 # a test can have it fail (sync/fault.h); None: SYS_ and its name. wf_syscall() asks by itself.
 FALLIBLE = {
     "WF_CALL_ALLOCATE": "malloc calloc realloc reallocarray aligned_alloc posix_memalign strdup"
-                        " strndup asprintf vasprintf pthread_attr_setaffinity_np",
+                        " strndup asprintf vasprintf pthread_attr_setaffinity_np"
+                        " posix_spawn_file_actions_addopen posix_spawn_file_actions_adddup2"
+                        " posix_spawn_file_actions_addchdir_np"
+                        " posix_spawn_file_actions_addclosefrom_np",
     "WF_CALL_THREAD": "pthread_create",
     "WF_CALL_THREAD_KEY": "pthread_key_create pthread_setspecific",
     "WF_CALL_LOOKUP": "getaddrinfo",
