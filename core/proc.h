@@ -191,6 +191,12 @@ WF_INLINE enum weft_priority wf_word_priority(uint64_t word)
 	return (enum weft_priority)((word & WF_WORD_PRIORITY) >> WF_WORD_PRIORITY_SHIFT);
 }
 
+/* A sticky fiber that has run, of the normal class: what most are, told by one comparison. */
+WF_INLINE bool wf_word_is_plain(uint64_t word)
+{
+	return (word & (WF_WORD_PHASE | WF_WORD_PRIORITY | WF_WORD_TASK)) == WF_OWNED;
+}
+
 WF_INLINE uint32_t wf_word_generation(uint64_t word)
 {
 	return (uint32_t)(word >> WF_WORD_GENERATION_SHIFT);

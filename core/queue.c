@@ -137,17 +137,6 @@ WF_NOINLINE struct wf_proc *wf_queue_pick_classes(struct wf_worker *worker)
 	return p;
 }
 
-/* Whether a pick would now take a sticky fiber of the high class that has run before. */
-bool wf_queue_high_is_next(const struct wf_worker *worker)
-{
-	const struct wf_proc *p;
-
-	if (worker->picked || !worker->high.first || *class_order(worker) != WEFT_PRIORITY_HIGH)
-		return false;
-	p = WF_CONTAINER_OF(worker->high.first, struct wf_proc, run);
-	return (wf_u64_load_relaxed(&p->word) & (WF_WORD_PHASE | WF_WORD_TASK)) == WF_OWNED;
-}
-
 bool wf_worker_has_local_work(struct wf_worker *worker)
 {
 	return worker->picked || worker->run_next || !wf_fifo_is_empty(&worker->list)

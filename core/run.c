@@ -125,19 +125,34 @@ static void settle_movable(struct wf_worker *worker, struct wf_proc *p)
 	} while (true);
 }
 
-/* Where a sticky process goes that waits or yields. The owner's plain fields, and lists. */
+/*
+ * Where a sticky process of the normal class goes that waits or yields. The owner's plain fields,
+ * and lists.
+ */
 WF_INLINE void settle_sticky(struct wf_worker *worker, struct wf_proc *p, enum wf_switch why)
 {
 	if (why == WF_SWITCH_YIELD) {
-		bool class = wf_u64_load_relaxed(&p->word) & WF_WORD_PRIORITY;
-
 		p->live.run = WF_QUEUED;
-		wf_fifo_push(WF_UNLIKELY(class) ? &worker->yielded_class : &worker->yielded,
-			&p->run);
+		wf_fifo_push(&worker->yielded, &p->run);
 	} else if (WF_UNLIKELY(p->live.run == WF_NOTIFIED)) {
 		wf_proc_disarm(worker, p);
 		p->live.run = WF_QUEUED;
-		wf_queue_push(worker, p);
+		wf_fifo_push(&worker->list, &p->run);
+	} else {
+		p->live.run = WF_WAITING;
+	}
+}
+
+/* The same of another class. */
+static void settle_class(struct wf_worker *worker, struct wf_proc *p, enum wf_switch why)
+{
+	if (why == WF_SWITCH_YIELD) {
+		p->live.run = WF_QUEUED;
+		wf_fifo_push(&worker->yielded_class, &p->run);
+	} else if (p->live.run == WF_NOTIFIED) {
+		wf_proc_disarm(worker, p);
+		p->live.run = WF_QUEUED;
+		wf_queue_push_class(worker, p);
 	} else {
 		p->live.run = WF_WAITING;
 	}
@@ -157,6 +172,7 @@ WF_INLINE void settle_yielded_movable(struct wf_worker *worker, struct wf_proc *
 static void settle(struct wf_worker *worker)
 {
 	struct wf_proc *p = worker->current;
+	uint64_t word = wf_u64_load_relaxed(&p->word);
 
 	if (WF_UNLIKELY(worker->hooks_runs))
 		wf_hooks_after_run(worker, p);
@@ -169,8 +185,10 @@ static void settle(struct wf_worker *worker)
 			wf_hooks_process_end(worker->rt, p, wf_u64_load_relaxed(&p->word),
 				worker->result);
 		finish(worker, p, worker->result);
-	} else if (WF_LIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED)) {
+	} else if (WF_LIKELY(wf_word_is_plain(word))) {
 		settle_sticky(worker, p, worker->switched);
+	} else if (wf_word_phase(word) == WF_OWNED) {
+		settle_class(worker, p, worker->switched);
 	} else if (worker->switched == WF_SWITCH_PARK) {
 		if (!WF_PLANTED(settle_on_own_stack))
 			settle_movable(worker, p);
@@ -366,22 +384,23 @@ static void run_movable(struct wf_worker *worker, struct wf_proc *p)
 /* A run has returned WEFT_PENDING: as settle(). */
 static void settle_task(struct wf_worker *worker, struct wf_proc *p)
 {
-	bool sticky = wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED;
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+	bool sticky = wf_word_phase(word) == WF_OWNED;
 
 	if (worker->switched == WF_SWITCH_YIELD) {
 		WF_OBSERVE(yields, p);
-		if (sticky)
-			settle_sticky(worker, p, WF_SWITCH_YIELD);
-		else
-			settle_yielded_movable(worker, p);
-		return;
+	} else {
+		p->live.yielded = false;
+		if (worker->armed_until != WEFT_FOREVER)
+			wf_proc_arm(worker, p, worker->armed_until);
+		WF_OBSERVE(waits, p);
 	}
-	p->live.yielded = false;
-	if (worker->armed_until != WEFT_FOREVER)
-		wf_proc_arm(worker, p, worker->armed_until);
-	WF_OBSERVE(waits, p);
-	if (sticky)
-		settle_sticky(worker, p, WF_SWITCH_PARK);
+	if (sticky && WF_UNLIKELY(word & WF_WORD_PRIORITY))
+		settle_class(worker, p, worker->switched);
+	else if (sticky)
+		settle_sticky(worker, p, worker->switched);
+	else if (worker->switched == WF_SWITCH_YIELD)
+		settle_yielded_movable(worker, p);
 	else
 		settle_movable(worker, p);
 }
@@ -484,17 +503,16 @@ static void run_one(struct wf_worker *worker, struct wf_proc *p)
 
 /*
  * D1: what pick() would take, if that is a sticky process that has run before and nothing else is
- * due: neither clock nor driver (direct_left), nor injector, nor the ring's turn, nor a child's.
+ * due: neither clock nor driver (direct_left), nor another class, injector, the ring's turn, or a
+ * child's.
  */
 static struct wf_proc *pick_direct(struct wf_worker *worker)
 {
 	struct wf_node *node;
 	struct wf_proc *p;
 
-	if (worker->direct_left == 0)
+	if (worker->direct_left == 0 || worker->classes)
 		return NULL;
-	if (WF_UNLIKELY(worker->classes)) /* D4 */
-		return wf_queue_high_is_next(worker) ? wf_queue_pick_classes(worker) : NULL;
 	if (worker->run_next) { /* never a task */
 		p = wf_queue_next_pop(worker);
 		if (p)
@@ -527,7 +545,7 @@ void wf_worker_switch(struct wf_worker *worker, struct wf_proc *p, enum wf_switc
 {
 	struct wf_proc *next = NULL;
 
-	if (WF_LIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED))
+	if (WF_LIKELY(wf_word_is_plain(wf_u64_load_relaxed(&p->word))))
 		next = pick_direct(worker);
 	if (!next) {
 		worker->switched = why;

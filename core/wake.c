@@ -7,16 +7,16 @@
 
 /*
  * Puts a ready sticky process where the loop finds it. A wake made by a running process goes to the
- * next slot: the woken one runs while what was written for it is in the cache. `next` says whether
- * it may: switches from fiber to fiber rely on a fiber there.
+ * next slot: the woken one runs while what was written for it is in the cache. Only fibers of the
+ * normal class: switches from fiber to fiber rely on that.
  */
-WF_INLINE void list_push(struct wf_worker *worker, struct wf_proc *p, bool next)
+WF_INLINE void list_push(struct wf_worker *worker, struct wf_proc *p, uint64_t word)
 {
-	if (WF_UNLIKELY(wf_u64_load_relaxed(&p->word) & WF_WORD_PRIORITY)) {
-		wf_queue_push_class(worker, p); /* the next slot is the normal class's */
+	if (WF_UNLIKELY(!wf_word_is_plain(word))) {
+		wf_queue_push(worker, p);
 		return;
 	}
-	if (next) {
+	if (worker->current) {
 		struct wf_proc *displaced = worker->run_next;
 
 		worker->run_next = p;
@@ -27,14 +27,15 @@ WF_INLINE void list_push(struct wf_worker *worker, struct wf_proc *p, bool next)
 	wf_fifo_push(&worker->list, &p->run);
 }
 
-WF_INLINE void wake_local(struct wf_worker *worker, struct wf_proc *p, bool next)
+/* Owner, sticky: the wake itself. */
+WF_INLINE void wake_local(struct wf_worker *worker, struct wf_proc *p, uint64_t word)
 {
-	WF_ASSERT(wf_word_owner(wf_u64_load_relaxed(&p->word)) == worker->number);
+	WF_ASSERT(wf_word_owner(word) == worker->number);
 	switch ((enum wf_phase)p->live.run) {
 	case WF_WAITING:
 		wf_proc_disarm(worker, p);
 		p->live.run = WF_QUEUED;
-		list_push(worker, p, next);
+		list_push(worker, p, word);
 		wf_count(&worker->counters.local_wakes, 1);
 		break;
 	case WF_RUNNING:
@@ -42,7 +43,7 @@ WF_INLINE void wake_local(struct wf_worker *worker, struct wf_proc *p, bool next
 		break;
 	default: /* QUEUED, NOTIFIED: the run to come serves this wake too */
 		if (WF_PLANTED(wake_queues_again) && p->live.run == WF_QUEUED)
-			list_push(worker, p, next);
+			list_push(worker, p, word);
 		break;
 	}
 }
@@ -175,16 +176,12 @@ static void wake_by_word(struct weft_rt *rt, struct wf_worker *worker, struct wf
 void wf_proc_wake(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p, bool token)
 {
 	uint64_t word = wf_u64_load_acquire(&p->word);
-	bool next = worker && worker->current;
 	struct wf_worker *owner;
 
 	WF_OBSERVE(woken, p);
-	if (WF_UNLIKELY((word & (WF_WORD_PHASE | WF_WORD_TASK)) != WF_OWNED)) {
-		if (wf_word_phase(word) != WF_OWNED) {
-			wake_by_word(rt, worker, p, word, token);
-			return;
-		}
-		next = false; /* a pinned task */
+	if (WF_UNLIKELY(wf_word_phase(word) != WF_OWNED)) {
+		wake_by_word(rt, worker, p, word, token);
+		return;
 	}
 	owner = &rt->workers[wf_word_owner(word)];
 	if (worker != owner) {
@@ -195,7 +192,7 @@ void wf_proc_wake(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *
 	}
 	if (token)
 		p->live.token = true;
-	wake_local(worker, p, next);
+	wake_local(worker, p, word);
 }
 
 bool wf_proc_cancel(
@@ -237,7 +234,7 @@ void wf_proc_drained(struct wf_worker *worker, struct wf_proc *p)
 		return; /* a run has served it already */
 	word = wf_u64_load_acquire(&p->word); /* W7 */
 	if (WF_LIKELY(wf_word_phase(word) == WF_OWNED && wf_word_owner(word) == worker->number)) {
-		wake_local(worker, p, false);
+		wake_local(worker, p, word);
 	} else {
 		/* Movable: the wake it was sent for may have been served, this one comes on top. */
 		WF_OBSERVE(woken, p);

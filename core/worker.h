@@ -219,7 +219,6 @@ void wf_worker_push_movable(struct wf_worker *worker, struct wf_proc *proc);
 void wf_worker_push_child(struct wf_worker *worker, struct wf_proc *proc);
 bool wf_worker_has_local_work(struct wf_worker *worker);
 struct wf_proc *wf_queue_pick_classes(struct wf_worker *worker);
-bool wf_queue_high_is_next(const struct wf_worker *worker);
 void wf_queue_push_class(struct wf_worker *worker, struct wf_proc *proc);
 
 /* Sends the token of a wake whose target's parked bit the caller has cleared. Any thread. */
