@@ -246,7 +246,7 @@ static struct wf_proc *pick_unstarted(struct wf_worker *worker)
 }
 
 /*
- * D2, D3: what pick() would take, if that comes out of the ring or is a child of a scope, has never
+ * D2, D3, D4: what pick() would take, if that comes out of the ring or is a child of a scope, has never
  * run, is of this body and needs no other stack than the usual, and nothing else is due. `body`:
  * WF_WORD_TASK or 0.
  */
@@ -502,7 +502,7 @@ static void run_one(struct wf_worker *worker, struct wf_proc *p)
 /* --- from fiber to fiber --- */
 
 /*
- * D1: what pick() would take, if that is a sticky process that has run before and nothing else is
+ * D1, D4: what pick() would take, if that is a sticky fiber that has run before and nothing else is
  * due: neither clock nor driver (direct_left), nor another class, injector, the ring's turn, or a
  * child's.
  */

@@ -1009,7 +1009,7 @@ SIM_TEST(runtime, planted_search_ends_after_the_run)
 SIM_TEST(runtime, planted_wake_of_a_queued_process_queues_it_again)
 {
 	sim_must_find_saying(
-		&waking, WF_PLANTED_wake_queues_again, 1000, "in two places");
+		&waking, WF_PLANTED_wake_queues_again, 1000, "a list"); /* in it twice, or done */
 }
 
 SIM_TEST(runtime, planted_displaced_from_the_next_slot_and_lost)
@@ -1019,7 +1019,7 @@ SIM_TEST(runtime, planted_displaced_from_the_next_slot_and_lost)
 
 SIM_TEST(runtime, planted_pop_that_does_not_see_a_thief)
 {
-	/* Whichever look is first: two run it; or one has ended it, and another has picked it. */
+	/* It is begun twice, or two workers run it: who comes first. */
 	sim_must_find(&spawning, WF_PLANTED_deque_pop_by_store, 1000);
 }
 
@@ -1031,7 +1031,7 @@ SIM_TEST(runtime, planted_wake_served_twice)
 
 SIM_TEST(runtime, planted_settled_on_its_own_stack)
 {
-	sim_must_find_saying(&waking_movable, WF_PLANTED_settle_on_own_stack, 10000, "one stack");
+	sim_must_find_saying(&waking_movable, WF_PLANTED_settle_on_own_stack, 100000, "one stack");
 }
 
 SIM_TEST(runtime, planted_stack_not_given_back)
