@@ -246,9 +246,9 @@ static struct wf_proc *pick_unstarted(struct wf_worker *worker)
 }
 
 /*
- * D2, D3, D4: what pick() would take, if that comes out of the ring or is a child of a scope, has never
- * run, is of this body and needs no other stack than the usual, and nothing else is due. `body`:
- * WF_WORD_TASK or 0.
+ * D2, D3, D4: what pick() would take, if that comes out of the ring or is a child of a scope, has
+ * never run, is of this body and needs no other stack than the usual, and nothing else is due.
+ * `body`: WF_WORD_TASK or 0.
  */
 WF_INLINE struct wf_proc *pick_fresh(struct wf_worker *worker, uint64_t body)
 {
