@@ -27,7 +27,8 @@ static const unsigned phase_moves[WF_PHASE_COUNT] = {
 	[WF_SUSPENDED] = TO(WF_NEW)
 		| TO(WF_FREE), /* a foreign spawn taken back */
 	[WF_NEW] = TO(WF_OWNED) | TO(WF_RUNNING)
-		| TO(WF_FREE), /* a foreign spawn taken back */
+		| TO(WF_FREE) /* a foreign spawn taken back; or as DONE: */
+		| TO(WF_NOTIFIED) | TO(WF_DONE), /* of a task in its first run */
 	[WF_QUEUED] = TO(WF_RUNNING),
 	[WF_RUNNING] = TO(WF_NOTIFIED) | TO(WF_WAITING) | TO(WF_QUEUED) | TO(WF_DONE) | TO(WF_FREE),
 	[WF_NOTIFIED] = TO(WF_QUEUED) | TO(WF_DONE) | TO(WF_FREE) | TO(WF_RUNNING),

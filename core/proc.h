@@ -11,7 +11,8 @@
  *   FREE       no process. The word holds the generation the next one will have
  *   RESERVED   has an id; commit makes it NEW or SUSPENDED, abort FREE
  *   SUSPENDED  waits for the weft_wake() that starts it
- *   NEW        queued for its first run, on no worker in particular (but PLACED ones)
+ *   NEW        queued for its first run, on no worker in particular (but PLACED ones); a movable
+ *              task also during that run, until it arms something
  *   OWNED      sticky, has run: it belongs to worker `owner` for life, and its run state is the
  *              owner's plain field live.run (QUEUED, RUNNING, NOTIFIED, WAITING)
  *   QUEUED, RUNNING, NOTIFIED, WAITING   the same states of a movable process, kept in the word

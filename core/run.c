@@ -384,9 +384,12 @@ static void run_movable(struct wf_worker *worker, struct wf_proc *p)
 /* A run has returned WEFT_PENDING: as settle(). */
 static void settle_task(struct wf_worker *worker, struct wf_proc *p)
 {
-	uint64_t word = wf_u64_load_relaxed(&p->word);
-	bool sticky = wf_word_phase(word) == WF_OWNED;
+	uint64_t word;
+	bool sticky;
 
+	wf_task_begin(worker, p);
+	word = wf_u64_load_relaxed(&p->word);
+	sticky = wf_word_phase(word) == WF_OWNED;
 	if (worker->switched == WF_SWITCH_YIELD) {
 		WF_OBSERVE(yields, p);
 	} else {
@@ -443,7 +446,14 @@ static void run_fresh_tasks(struct wf_worker *worker, struct wf_proc *p)
 	int result;
 
 	for (;;) {
-		begin_word(worker, p); /* `fresh` stays */
+		/* W11: acquire, with W8 in wake.c; wf_task_begin() does the rest. */
+		uint64_t word = wf_u64_load_acquire(&p->word);
+
+		if (WF_LIKELY((word & (WF_WORD_MOVABLE | WF_WORD_TOKEN | WF_WORD_CANCELLED))
+			    == WF_WORD_MOVABLE))
+			p->live.armed = false;
+		else
+			begin_word(worker, p); /* `fresh` stays */
 		p->live.open = false;
 		p->live.yielded = false;
 		if (!poll_task(worker, p, &result))

@@ -17,6 +17,25 @@ WF_INLINE bool wf_proc_is_task(const struct wf_proc *p)
 	return wf_u64_load_relaxed(&p->word) & WF_WORD_TASK;
 }
 
+/*
+ * The first run of a movable task begins with its word NEW as it was, and leaves it so unless it
+ * gets here: who ends at once saves a cas. Before a wake can count: so what came while it was NEW
+ * is seen in the flags, which were clear. As W11 in begin_word().
+ */
+WF_INLINE void wf_task_begin(struct wf_worker *worker, struct wf_proc *p)
+{
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+	enum wf_phase phase;
+
+	if (WF_LIKELY(wf_word_phase(word) != WF_NEW))
+		return;
+	do
+		phase = word & (WF_WORD_TOKEN | WF_WORD_CANCELLED) ? WF_NOTIFIED : WF_RUNNING;
+	while (!wf_u64_cas(&p->word, &word,
+		(wf_word_with_phase(word, phase) & ~WF_WORD_OWNER)
+			| (uint64_t)worker->number << WF_WORD_OWNER_SHIFT));
+}
+
 /* A2: whether this run has begun a wait already. From now on it has. */
 WF_INLINE bool wf_task_has_wait(struct wf_proc *p)
 {

@@ -90,9 +90,12 @@ void wf_wait_begin(struct wf_wait *wait)
 	uint32_t number = (uint32_t)(wf_u64_load_relaxed(&p->claim) >> 32) + 1;
 
 	wait->pid = pid_of(worker, p);
-	if (WF_UNLIKELY(wf_proc_is_task(p)) && wf_task_has_wait(p)) {
-		wait->number = number - 1; /* A2 */
-		return;
+	if (WF_UNLIKELY(wf_proc_is_task(p))) {
+		wf_task_begin(worker, p);
+		if (wf_task_has_wait(p)) {
+			wait->number = number - 1; /* A2 */
+			return;
+		}
 	}
 	if (WF_UNLIKELY(number == 0))
 		number = 1;
@@ -300,6 +303,7 @@ WF_NOINLINE static int park_task(
 
 	if (WF_UNLIKELY(worker->operations_left == 0))
 		return wf_task_yield(worker);
+	wf_task_begin(worker, p);
 	if (take_token(p)) {
 		wf_budget_take();
 		return 0;
