@@ -888,6 +888,37 @@ Test(task, a_close_polls_the_task_that_waits, .timeout = 120)
 	ONE_WORKER(closed_meanwhile);
 }
 
+/* Handles of Weft's own: no home, entries that are given back. */
+static int in_memory(void *arg)
+{
+	struct transfer transfer = {.deadline = WEFT_FOREVER};
+	int listener = weft_listen("mem:task", 0), client = weft_connect("mem:task", WEFT_FOREVER);
+	weft_pid pid;
+
+	(void)arg;
+	cr_assert(listener >= 0 && client >= 0);
+	transfer.fd = weft_accept(listener, WEFT_FOREVER);
+	cr_assert_geq(transfer.fd, 0);
+	gives_up_each_way(&transfer, reads);
+	gives_up_each_way(&transfer, polls_readable);
+	pid = task(reads, &transfer);
+	settle();
+	cr_assert_eq(weft_write(client, "x", 1, WEFT_FOREVER), 1);
+	cr_assert_eq(joined(pid), 1);
+	pid = task(reads, &transfer);
+	settle();
+	cr_assert_eq(weft_close(transfer.fd), 0);
+	cr_assert_eq(joined(pid), -EBADF);
+	weft_close(client);
+	weft_close(listener);
+	return 1;
+}
+
+Test(task, waits_in_memory_as_on_the_kernels_descriptors, .timeout = 120)
+{
+	ONE_WORKER(in_memory);
+}
+
 static int accepts(void *state)
 {
 	struct transfer *transfer = state;
