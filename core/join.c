@@ -80,8 +80,10 @@ static int take_result(struct wf_visit *visit, struct wf_proc *p, weft_pid pid, 
 
 	do {
 		if (wf_word_generation(word) != wf_pid_generation(pid)
-			|| wf_word_phase(word) == WF_FREE || (word & WF_WORD_DETACHED))
+			|| wf_word_phase(word) == WF_FREE)
 			return -ESRCH;
+		if (word & (WF_WORD_DETACHED | WF_WORD_SCOPED))
+			return word & WF_WORD_SCOPED ? -EBUSY : -ESRCH;
 		if (!joiner && (word & WF_WORD_JOINER))
 			return -EBUSY;
 		if (wf_word_phase(word) != WF_DONE)
@@ -133,6 +135,8 @@ WF_COLD static bool is_joined_by_another(
 	/* J6: acquire, with J1 in install(): as J3. */
 	uint64_t name = wf_u64_load_acquire(&p->joiner);
 
+	if (wf_u64_load_relaxed(&p->word) & WF_WORD_SCOPED)
+		return true; /* its scope, which is no name */
 	if (self && wf_proc_is_task(self)
 		&& (uint32_t)name == (uint32_t)name_make(0, visit->worker->rt->slot, self->index))
 		return false; /* its own, of an earlier run or of this one */
@@ -406,11 +410,14 @@ int weft_detach(weft_pid pid)
 	word = wf_u64_load_acquire(&p->word);
 	do {
 		if (wf_word_generation(word) != wf_pid_generation(pid)
-			|| wf_word_phase(word) == WF_FREE || (word & WF_WORD_DETACHED))
+			|| wf_word_phase(word) == WF_FREE)
 			r = -ESRCH;
-		else if ((word & WF_WORD_JOINER)
-			&& is_joined_by_another(&visit, p, self_of(&visit)))
+		else if ((word & WF_WORD_SCOPED)
+			|| ((word & WF_WORD_JOINER)
+				&& is_joined_by_another(&visit, p, self_of(&visit))))
 			r = -EBUSY;
+		else if (word & WF_WORD_DETACHED)
+			r = -ESRCH;
 		else if (wf_word_phase(word) == WF_DONE)
 			r = take_result(&visit, p, pid, true, &nowhere);
 		else

@@ -141,9 +141,10 @@ WEFT_API int weft_spawn_abort(weft_pid pid);
  * Threads: any thread; outside a process the thread itself blocks.
  * Blocks: until the process ends or the deadline. Cancel: the process is still joinable.
  * Returns: 0; -ETIME; -EAGAIN (WEFT_POLL and not ended yet); -ECANCELED; -EBUSY if somebody else
- * waits for it; -ESRCH if unknown, detached or already joined; -EDEADLK for oneself, or one that
- * only the caller's polls let run (weft_rt_poll()); -ENOMEM when more than 64 foreign threads wait
- * in one runtime; -EPERM inside a weft_post() function if it would have to wait.
+ * waits for it, or it is a scope's child; -ESRCH if unknown, detached or already joined; -EDEADLK
+ * for oneself, or one that only the caller's polls let run (weft_rt_poll()); -ENOMEM when more than
+ * 64 foreign threads wait in one runtime; -EPERM inside a weft_post() function if it would have to
+ * wait.
  */
 WEFT_API int weft_join(weft_pid pid, int *result_out, weft_time deadline);
 
@@ -155,7 +156,8 @@ WEFT_API int weft_try_join(weft_pid pid, int *result_out);
 
 /*
  * Gives up the right to join: the slot is freed as soon as the process ends (now, if it has).
- * Threads: any thread. Blocks: never. Returns: 0; -EBUSY while somebody waits for it; -ESRCH.
+ * Threads: any thread. Blocks: never.
+ * Returns: 0; -EBUSY while somebody waits for it, and of a scope's child; -ESRCH.
  */
 WEFT_API int weft_detach(weft_pid pid);
 

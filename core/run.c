@@ -12,6 +12,7 @@
 #include "core/hooks.h"
 #include "core/join.h"
 #include "core/queue.h"
+#include "core/scoped.h"
 #include "core/tasks.h"
 #include "core/wake.h"
 #include "sync/observe.h"
@@ -44,8 +45,12 @@ static void finish(struct wf_worker *worker, struct wf_proc *p, int result)
 	} while (!wf_u64_cas(&p->word, &word,
 		detached ? wf_word_freed(word) : wf_word_with_phase(word, WF_DONE)));
 	/* Both: a reservation that somebody joined may have been committed detached. */
-	if (WF_UNLIKELY(word & WF_WORD_JOINER))
-		wf_join_tell(worker->rt, worker, p);
+	if (WF_UNLIKELY(word & (WF_WORD_JOINER | WF_WORD_SCOPED))) {
+		if (word & WF_WORD_SCOPED)
+			wf_scope_child_ended(worker, p, result);
+		else
+			wf_join_tell(worker->rt, worker, p);
+	}
 	if (detached)
 		wf_table_retire(worker->rt, worker, p);
 	/* E1: release, with E2 in sum_completed(): whoever counts this end sees what it spawned. */

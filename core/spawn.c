@@ -26,6 +26,7 @@
 #include "core/join.h"
 #include "core/queue.h"
 #include "core/registry.h"
+#include "core/scoped.h"
 #include "core/wake.h"
 
 #define STACK_BYTES_MIN ((size_t)16384)
@@ -280,6 +281,83 @@ static int spawn_counted(struct weft_rt *rt, struct wf_worker *worker, weft_fn f
 		pid_out->raw = 0;
 	count_out(rt, worker);
 	return r;
+}
+
+/* The options of a child; *opts_out is NULL where it needs none. */
+static int read_child_opts(struct wf_worker *worker, const struct weft_spawn_opts **opts,
+	struct weft_spawn_opts *own, uint64_t body)
+{
+	int r;
+
+	if (!*opts) {
+		if (trace_of(worker))
+			*opts = &spawn_defaults;
+		return 0;
+	}
+	r = read_opts(worker->rt, *opts, own);
+	if (r < 0)
+		return r;
+	if ((body & WF_WORD_TASK) && (own->stack_size || (own->flags & WEFT_STACK_NOW)))
+		return -EINVAL;
+	*opts = own;
+	return own->flags & WEFT_DETACHED ? -EINVAL : 0;
+}
+
+/* A header with everything but its word. */
+static int make_child(struct wf_worker *worker, weft_fn fn, void *arg,
+	const struct weft_spawn_opts *opts, struct wf_proc **proc_out)
+{
+	int r = take(worker->rt, worker, proc_out);
+
+	if (WF_UNLIKELY(r < 0))
+		return r;
+	(*proc_out)->fresh.fn = fn;
+	(*proc_out)->fresh.arg = arg;
+	if (WF_LIKELY(!opts))
+		return 0;
+	r = make_ext(worker->rt, *proc_out, opts, arg);
+	if (r < 0) {
+		wf_table_untake(worker->rt, worker, *proc_out);
+		count_out(worker->rt, worker);
+	}
+	return r;
+}
+
+int wf_spawn_child(struct wf_worker *worker, struct wf_scope *scope, weft_fn fn, void *arg,
+	const struct weft_spawn_opts *opts, bool task, weft_pid *pid_out)
+{
+	uint64_t body = task ? TASK_WORD : FIBER_WORD;
+	struct weft_spawn_opts own;
+	struct wf_proc *p;
+	weft_pid pid;
+	uint64_t word;
+	int r = read_child_opts(worker, &opts, &own, body);
+
+	if (WF_LIKELY(r == 0))
+		r = make_child(worker, fn, arg, opts, &p);
+	if (WF_UNLIKELY(r < 0))
+		return r;
+	word = free_word(p) | WF_NEW | WF_WORD_SCOPED | body;
+	/* Where nobody collects it its header is free when it ends, as if it were detached. */
+	if (!(scope->flags & WEFT_SCOPE_COLLECT))
+		word |= WF_WORD_DETACHED;
+	if (WF_UNLIKELY(opts != NULL)) {
+		word = (word & ~body) | word_flags(opts, false, body);
+		if (opts->flags & WEFT_SUSPENDED)
+			word = wf_word_with_phase(word, WF_SUSPENDED);
+	}
+	wf_u64_store_relaxed(&p->joiner, (uintptr_t)scope);
+	pid_set(worker->rt, p, word, &pid);
+	if (pid_out)
+		*pid_out = pid;
+	tell_spawn(worker->rt, worker, p, word);
+	(void)publish(worker->rt, worker, p, word);
+	wf_scope_adopt(worker, scope, p, pid);
+	if (WF_LIKELY((word & (WF_WORD_PLACED | WF_WORD_PHASE)) == WF_NEW))
+		wf_worker_push_child(worker, p);
+	else
+		enqueue(worker->rt, worker, p, word);
+	return 0;
 }
 
 static int spawn(struct weft_rt *rt, struct wf_worker *worker, weft_fn fn, void *arg,

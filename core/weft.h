@@ -30,6 +30,7 @@
 #include <weft/blocking.h>
 #include <weft/child.h>
 #include <weft/fail.h>
+#include <weft/scope.h>
 #include <weft/task.h>
 #include <weft/io.h>
 #include <weft/signal.h>

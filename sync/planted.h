@@ -88,6 +88,10 @@ enum wf_planted {
 	WF_PLANTED_pool_trusts_starts,        /* jobs stand in line behind a thread not yet made */
 	WF_PLANTED_table_without_tag,
 	WF_PLANTED_withdraw_ignores_uses,     /* G1 */
+	WF_PLANTED_scope_spawn_misses_cancel, /* V2: the stage is not looked at again */
+	WF_PLANTED_scope_touched_late,        /* V4: by a child that has counted down */
+	WF_PLANTED_scope_looks_then_asks,     /* V5: the count is looked at first */
+	WF_PLANTED_scope_next_parks_without_look, /* V8 */
 	/* io/ */
 	WF_PLANTED_fd_miss_forgets_event,     /* O4 clears READ although an event came since */
 	WF_PLANTED_fd_parks_without_look,     /* O5 does not look at READ again */

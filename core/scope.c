@@ -1,0 +1,666 @@
+/*
+ * scope.c: scopes: children that are counted, cancelled and waited for together. core/README.md,
+ * "scope", has the protocol in steps (V1 …).
+ *
+ * A scope lies in its owner's memory, most often on its stack, and the owner goes on as soon as no
+ * child is alive. So a child that ends touches the scope for the last time when it counts itself
+ * down, with one read-modify-write; whom to tell it has copied out before. Everything else it does
+ * with the scope (the first error, the cancel of its siblings, handing itself over) comes before
+ * that, while its own count keeps the owner waiting. Others who cancel count themselves like a
+ * child. Only the owner opens, spawns, waits, closes, so most of a scope is its plain fields.
+ *
+ * Progress: a spawn, an end: wait-free but for what is below (table, queues). A cancel: wait-free,
+ * in time proportional to the children. Nothing here locks.
+ */
+#include "core/scoped.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/exit.h"
+#include "core/internal.h"
+#include "core/registry.h"
+#include "core/tasks.h"
+
+#define SCOPE_FLAGS  WEFT_SCOPE_COLLECT
+/* `spawned` is added to `count` before it may lower it by more than BASE. */
+#define UNADDED_MAX  (1u << 24)
+/* `watch`: the watchdog does not touch the scope any more. No wait number is as large. */
+#define WATCH_OVER   ((uint64_t)1 << 32)
+
+static struct wf_scope *scope_of(struct weft_scope *scope)
+{
+	return (struct wf_scope *)(void *)scope;
+}
+
+/* The scope if the calling process is its owner, which runs on *worker_out; else NULL. */
+static struct wf_scope *own(struct weft_scope *scope, struct wf_worker **worker_out)
+{
+	struct wf_scope *s = scope_of(scope);
+	struct wf_worker *worker = wf_worker_self();
+
+	if (WF_UNLIKELY(!worker || !worker->current || worker->current != s->owner))
+		return NULL;
+	*worker_out = worker;
+	return s;
+}
+
+static int first_error(const struct wf_scope *s)
+{
+	return (int)wf_u32_load_relaxed(&s->error);
+}
+
+/* Owner, and nobody has asked. How many are alive: children, and others who cancel just now. */
+static uint32_t alive(const struct wf_scope *s)
+{
+	/* V5: acquire, with V4 in count_down(): what those that have ended have done. */
+	return (uint32_t)((wf_u64_load_acquire(&s->count) & WF_SCOPE_COUNT) - WF_SCOPE_BASE)
+		+ s->spawned;
+}
+
+/* --- telling the owner --- */
+
+/* Ends the owner's wait of that number, if it still lasts. In a read section. */
+static void tell(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *owner,
+	uint32_t number)
+{
+	uint64_t waiting = (uint64_t)number << 32 | WF_WINNER_NONE;
+
+	/* C3, with C5 in park() of wait.c; C4. */
+	if (wf_u64_cas(&owner->claim, &waiting, (uint64_t)number << 32 | WF_WINNER_PEER))
+		wf_proc_wake(rt, worker, owner, false);
+}
+
+/* V4: the caller's last touch of the scope. */
+static void count_down(struct wf_worker *worker, struct wf_scope *s)
+{
+	struct wf_proc *owner = s->owner;
+	struct weft_rt *rt = s->rt;
+	/*
+	 * V4: release (RMW), with V5 in alive() and ask(): all that the child did. Acquire, with V5
+	 * in ask(): the number is of a wait that has begun.
+	 */
+	uint64_t left = wf_u64_fetch_add(&s->count, (uint64_t)-1) - 1;
+
+	if (WF_PLANTED(scope_touched_late))
+		wf_u32_store_relaxed(&s->listed, 0);
+	if (left >> 32 && ((left & WF_SCOPE_ANY) || (left & WF_SCOPE_COUNT) == 0))
+		tell(rt, worker, owner, (uint32_t)(left >> 32));
+}
+
+/* --- the list of ids --- */
+
+static struct wf_scope_cursor list_begin(struct wf_scope *s)
+{
+	return (struct wf_scope_cursor){ NULL, s->pids, s->pids + WF_SCOPE_INLINE };
+}
+
+/* Moves a cursor that is at the end of its part to the next one. False: there is none. */
+static bool list_next_part(struct wf_scope *s, struct wf_scope_cursor *cursor)
+{
+	struct wf_scope_chunk *next = cursor->chunk ? cursor->chunk->next : s->chunks;
+
+	if (!next)
+		return false;
+	*cursor = (struct wf_scope_cursor){ next, next->pids, next->pids + next->capacity };
+	return true;
+}
+
+/* The next id; the caller knows that there is one. */
+static weft_pid *list_next(struct wf_scope *s, struct wf_scope_cursor *cursor)
+{
+	if (cursor->at == cursor->end)
+		(void)list_next_part(s, cursor);
+	return cursor->at++;
+}
+
+static bool is_alive(const struct weft_rt *rt, weft_pid pid)
+{
+	const struct wf_proc *p = wf_table_find(&rt->table, pid);
+
+	return p && wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_DONE;
+}
+
+/* A deadline is an error if it cancels somebody, whatever they make of it. */
+WF_COLD static void note_expiry(
+	const struct weft_rt *rt, struct wf_scope *s, uint32_t count)
+{
+	struct wf_scope_cursor cursor = list_begin(s);
+	uint32_t none = 0;
+
+	while (count-- > 0)
+		if (is_alive(rt, *list_next(s, &cursor))) {
+			(void)wf_u32_cas(&s->error, &none, (uint32_t)-ETIME);
+			return;
+		}
+}
+
+/* V6: who ended the stage OPEN walks. In a read section. */
+static void cancel_listed(struct weft_rt *rt, struct wf_worker *worker, struct wf_scope *s)
+{
+	struct wf_scope_cursor cursor = list_begin(s);
+	/* V6: seq_cst, with V2 in wf_scope_adopt(): an id is not missed by both. */
+	uint32_t count = wf_u32_load_seq_cst(&s->listed);
+
+	if (wf_u32_load_relaxed(&s->stage) == WF_SCOPE_EXPIRED)
+		note_expiry(rt, s, count);
+	while (count-- > 0) {
+		weft_pid pid = *list_next(s, &cursor);
+		struct wf_proc *p = wf_table_find(&rt->table, pid);
+
+		if (p)
+			(void)wf_proc_cancel(rt, worker, p, wf_pid_generation(pid));
+	}
+}
+
+/* stage: CANCELLED or EXPIRED. The caller keeps the scope open: the owner, a child, or as good. */
+static void cancel_children(struct weft_rt *rt, struct wf_worker *worker, struct wf_scope *s,
+	enum wf_scope_stage stage)
+{
+	uint32_t old = wf_u32_load_relaxed(&s->stage);
+
+	/*
+	 * V6: seq_cst (the cas), with V2 in wf_scope_adopt(). Acquire, with V7 in compact(): the
+	 * list is whole. COMPACTING: the owner finds it cancelled when it is done, and walks.
+	 */
+	do
+		if (old >= WF_SCOPE_CANCELLED)
+			return;
+	while (!wf_u32_cas(&s->stage, &old, stage));
+	if (old == WF_SCOPE_OPEN)
+		cancel_listed(rt, worker, s);
+}
+
+/* V7: drops the ids of those that have ended: they are out of the table, or DONE. */
+static void compact(struct wf_worker *worker, struct wf_scope *s)
+{
+	uint32_t stage = WF_SCOPE_OPEN;
+	struct wf_scope_cursor from = list_begin(s), to = from;
+	uint32_t count = wf_u32_load_relaxed(&s->listed), kept = 0;
+
+	if (!wf_u32_cas(&s->stage, &stage, WF_SCOPE_COMPACTING))
+		return;
+	while (count-- > 0) {
+		weft_pid pid = *list_next(s, &from);
+
+		if (!is_alive(worker->rt, pid))
+			continue;
+		*list_next(s, &to) = pid;
+		kept++;
+	}
+	s->free = to;
+	wf_u32_store_relaxed(&s->listed, kept);
+	stage = WF_SCOPE_COMPACTING;
+	/* V7: release (the cas), with V6 in cancel_children(). */
+	if (!wf_u32_cas(&s->stage, &stage, WF_SCOPE_OPEN))
+		cancel_listed(worker->rt, worker, s);
+}
+
+/* As much again, so that compacting and growing cost a spawn a constant. */
+static int list_grow(struct wf_worker *worker, struct wf_scope *s)
+{
+	uint32_t capacity = s->capacity < WF_SCOPE_CHUNK_MIN ? WF_SCOPE_CHUNK_MIN : s->capacity;
+	struct wf_scope_chunk *chunk = wf_alloc(worker->rt, _Alignof(struct wf_scope_chunk),
+		sizeof *chunk + capacity * sizeof chunk->pids[0]);
+
+	if (!chunk)
+		return -ENOMEM;
+	chunk->next = NULL;
+	chunk->capacity = capacity;
+	if (s->free.chunk)
+		s->free.chunk->next = chunk;
+	else
+		s->chunks = chunk;
+	s->capacity += capacity;
+	return 0;
+}
+
+/* The part of the list that is being filled is full. 0 or -ENOMEM. */
+WF_COLD static int list_make_room(struct wf_worker *worker, struct wf_scope *s)
+{
+	if (list_next_part(s, &s->free))
+		return 0;
+	if (alive(s) <= s->capacity / 2)
+		compact(worker, s);
+	if (s->free.at < s->free.end || list_next_part(s, &s->free))
+		return 0;
+	if (list_grow(worker, s) < 0)
+		return -ENOMEM;
+	(void)list_next_part(s, &s->free);
+	return 0;
+}
+
+static void list_free(struct wf_scope *s)
+{
+	while (WF_UNLIKELY(s->chunks != NULL)) {
+		struct wf_scope_chunk *chunk = s->chunks;
+
+		s->chunks = chunk->next;
+		wf_free(s->rt, chunk, sizeof *chunk + chunk->capacity * sizeof chunk->pids[0]);
+	}
+}
+
+/* --- the end of a child --- */
+
+/* The first error of a scope cancels the rest. */
+WF_COLD static void note_error(struct wf_worker *worker, struct wf_scope *s, int error)
+{
+	uint32_t none = 0;
+
+	/* Cancelled by its deadline: by the owner perhaps (V2), before note_expiry() came by. */
+	if (error == -ECANCELED && wf_u32_load_relaxed(&s->stage) == WF_SCOPE_EXPIRED)
+		error = -ETIME;
+	if (wf_u32_cas(&s->error, &none, (uint32_t)error) && !(s->flags & WEFT_SCOPE_COLLECT))
+		cancel_children(s->rt, worker, s, WF_SCOPE_CANCELLED);
+}
+
+/* V3: hands an ended child over. From here on it is the owner's to take, and to give up. */
+static void hand_over(struct wf_scope *s, struct wf_proc *p)
+{
+	void *newest = wf_ptr_load_relaxed(&s->ended);
+
+	/* V3: release (the cas), with V8 in collect(): its result, and its link. */
+	do
+		p->run.next = newest;
+	while (!wf_ptr_cas(&s->ended, &newest, &p->run));
+}
+
+void wf_scope_child_ended(struct wf_worker *worker, struct wf_proc *p, int result)
+{
+	struct wf_scope *s = (struct wf_scope *)(uintptr_t)wf_u64_load_relaxed(&p->joiner);
+
+	if (WF_UNLIKELY(result < 0))
+		note_error(worker, s, result);
+	if (WF_UNLIKELY(s->flags & WEFT_SCOPE_COLLECT))
+		hand_over(s, p);
+	count_down(worker, s);
+}
+
+/* --- the owner waits --- */
+
+/* Adds what was spawned since the last time. */
+static void add_spawned(struct wf_scope *s)
+{
+	(void)wf_u64_fetch_add(&s->count, s->spawned);
+	s->spawned = 0;
+}
+
+/* V5: asks to be told when no child is alive, or (any) with each that ends. Returns `count`. */
+static uint64_t ask(struct wf_scope *s, const struct wf_wait *wait, uint64_t any)
+{
+	uint64_t asked = (uint64_t)wait->number << 32 | any;
+	uint64_t added = asked + s->spawned - WF_SCOPE_BASE;
+
+	s->spawned = 0;
+	if (WF_PLANTED(scope_looks_then_asks)) {
+		uint64_t before = wf_u64_load_seq_cst(&s->count) + added;
+
+		(void)wf_u64_fetch_add(&s->count, added);
+		return before;
+	}
+	/*
+	 * V5: acquire and release (RMW), with V4 in count_down(): a child counts down before this,
+	 * and is seen, or after it, and sees the number.
+	 */
+	return wf_u64_fetch_add(&s->count, added) + added;
+}
+
+/* After ask(): nobody is told from here on. */
+static void take_back(struct wf_scope *s, const struct wf_wait *wait, uint64_t any)
+{
+	uint64_t asked = (uint64_t)wait->number << 32 | any;
+
+	(void)wf_u64_fetch_add(&s->count, WF_SCOPE_BASE - asked);
+}
+
+/* Until no child is alive: 0. Or what else ended the wait. Anything may have happened after 0. */
+static int wait_all(struct wf_scope *s, weft_time deadline)
+{
+	struct wf_wait wait;
+	int r = 0;
+
+	wf_wait_begin(&wait);
+	if ((ask(s, &wait, 0) & WF_SCOPE_COUNT) == 0)
+		wf_wait_end(&wait);
+	else
+		r = wf_wait_park(&wait, deadline);
+	take_back(s, &wait, 0);
+	return r;
+}
+
+/*
+ * Until no child is alive, and nobody will touch `count` again: so it is left as it is then. A
+ * cancel of the owner is passed on.
+ */
+static void wait_last(struct wf_scope *s)
+{
+	bool shielded = false;
+	struct wf_wait wait;
+
+	while (alive(s) > 0) {
+		wf_wait_begin(&wait);
+		if ((ask(s, &wait, 0) & WF_SCOPE_COUNT) == 0) {
+			wf_wait_end(&wait);
+			return;
+		}
+		if (shielded) {
+			(void)wf_wait_park_shielded(&wait, WEFT_FOREVER);
+		} else if (wf_wait_park(&wait, WEFT_FOREVER) == -ECANCELED) {
+			cancel_children(s->rt, wf_worker_self(), s, WF_SCOPE_CANCELLED);
+			shielded = true;
+		}
+		/* V5: acquire, as in alive(). Not 0: somebody cancels just now, or it was us. */
+		if ((wf_u64_load_acquire(&s->count) & WF_SCOPE_COUNT) == 0)
+			return;
+		take_back(s, &wait, 0);
+	}
+}
+
+/* --- what a scope has collected --- */
+
+/* V8: the child that has ended first of those not taken yet; NULL: none has. */
+static struct wf_proc *collect(struct wf_scope *s)
+{
+	struct wf_proc *p = s->collected;
+	struct wf_node *node;
+
+	if (!p) {
+		/* V8: acquire (the exchange), with V3 in hand_over(). The newest comes first. */
+		node = wf_ptr_load_relaxed(&s->ended) ? wf_ptr_exchange(&s->ended, NULL) : NULL;
+		while (node) {
+			struct wf_node *older = node->next;
+
+			node->next = p ? &p->run : NULL;
+			p = WF_CONTAINER_OF(node, struct wf_proc, run);
+			node = older;
+		}
+	}
+	if (p) {
+		s->collected = p->run.next
+			? WF_CONTAINER_OF(p->run.next, struct wf_proc, run) : NULL;
+		s->untaken--;
+	}
+	return p;
+}
+
+/* What weft_join() does: from here on its id is unknown. */
+static void give_up(struct wf_worker *worker, struct wf_proc *p)
+{
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+
+	/* As J5: others may look at the word, and change nothing in it. */
+	while (!wf_u64_cas(&p->word, &word, wf_word_freed(word)))
+		;
+	wf_table_retire(worker->rt, worker, p);
+}
+
+static void drop_collected(struct wf_worker *worker, struct wf_scope *s)
+{
+	struct wf_proc *p;
+
+	while ((p = collect(s)) != NULL)
+		give_up(worker, p);
+}
+
+/* Until there is something to collect: 0. Or what else ended the wait. */
+static int wait_any(struct wf_scope *s, weft_time deadline)
+{
+	struct wf_wait wait;
+	int r = 0;
+
+	wf_wait_begin(&wait);
+	(void)ask(s, &wait, WF_SCOPE_ANY);
+	/* V8: after the RMW of ask(): a child handed itself over before it counted down. */
+	if (wf_ptr_load_acquire(&s->ended) && !WF_PLANTED(scope_next_parks_without_look))
+		wf_wait_end(&wait);
+	else
+		r = wf_wait_park(&wait, deadline);
+	take_back(s, &wait, WF_SCOPE_ANY);
+	return r;
+}
+
+/* --- the watchdog --- */
+
+static int watch(void *arg)
+{
+	struct wf_scope *s = arg;
+	struct wf_proc *owner = s->owner;
+	struct weft_rt *rt = s->rt;
+	uint64_t asked;
+
+	if (weft_sleep_until(s->deadline) == 0)
+		cancel_children(rt, wf_worker_self(), s, WF_SCOPE_EXPIRED);
+	/* V9: release (RMW), with itself in end_watch(): the last touch of the scope. */
+	asked = wf_u64_exchange(&s->watch, WATCH_OVER);
+	if (asked)
+		tell(rt, wf_worker_self(), owner, (uint32_t)asked);
+	return 0;
+}
+
+static int start_watch(struct wf_scope *s)
+{
+	/* With its stack, or it might end without having run, and nobody would tell the owner. */
+	static const struct weft_spawn_opts opts = {
+		.size = sizeof opts, .name = "scope deadline", .flags = WEFT_STACK_NOW };
+	weft_pid pid;
+	int r = weft_spawn_with(watch, s, &opts, &pid);
+
+	if (r < 0)
+		return r;
+	s->watchdog = pid;
+	return weft_detach(pid);
+}
+
+/* Until it does not touch the scope any more. */
+static void end_watch(struct wf_scope *s)
+{
+	struct wf_wait wait;
+	uint64_t nobody = 0;
+
+	if (WF_LIKELY(weft_pid_is_none(s->watchdog)))
+		return;
+	(void)weft_cancel(s->watchdog);
+	wf_wait_begin(&wait);
+	/* V9: acquire (the cas), with itself in watch(). */
+	if (wf_u64_cas(&s->watch, &nobody, wait.number))
+		(void)wf_wait_park_shielded(&wait, WEFT_FOREVER);
+	else
+		wf_wait_end(&wait);
+}
+
+/* --- the public calls --- */
+
+static int read_opts(const struct weft_scope_opts *opts, struct weft_scope_opts *out)
+{
+	int r;
+
+	memset(out, 0, sizeof *out);
+	if (!opts)
+		return 0;
+	r = wf_opts_read(opts, opts->size, out, sizeof *out);
+	if (r < 0)
+		return r;
+	return out->flags & ~SCOPE_FLAGS ? -EINVAL : 0;
+}
+
+/* V1 */
+static void init(struct wf_worker *worker, struct wf_scope *s, unsigned flags)
+{
+	struct wf_proc *p = worker->current;
+
+	s->owner = p;
+	s->owner_pid = wf_pid_make(wf_word_generation(wf_u64_load_relaxed(&p->word)),
+		worker->rt->slot, p->index);
+	s->rt = worker->rt;
+	s->flags = flags;
+	wf_u32_store_relaxed(&s->stage, WF_SCOPE_OPEN);
+	wf_u64_store_relaxed(&s->count, WF_SCOPE_BASE);
+	wf_u32_store_relaxed(&s->error, 0);
+	wf_u32_store_relaxed(&s->listed, 0);
+	wf_ptr_store_relaxed(&s->ended, NULL);
+	s->spawned = s->untaken = 0;
+	s->capacity = WF_SCOPE_INLINE;
+	s->collected = NULL;
+	s->free = list_begin(s);
+	s->chunks = NULL;
+	s->watchdog.raw = 0;
+}
+
+/* All that close does but for the record of the cleanup. */
+static void end(struct wf_scope *s)
+{
+	wait_last(s);
+	end_watch(s);
+	if (WF_UNLIKELY(s->untaken > 0 && (s->flags & WEFT_SCOPE_COLLECT)))
+		drop_collected(wf_worker_self(), s);
+	list_free(s);
+	s->owner = NULL;
+}
+
+/* The owner ends, by weft_fail(), and has not closed it. */
+static void end_with_owner(struct wf_cleanup *cleanup, bool failed)
+{
+	struct wf_scope *s = WF_CONTAINER_OF(cleanup, struct wf_scope, cleanup);
+
+	(void)failed;
+	cancel_children(s->rt, wf_worker_self(), s, WF_SCOPE_CANCELLED);
+	end(s);
+}
+
+int weft_scope_open(struct weft_scope *scope, const struct weft_scope_opts *opts)
+{
+	struct wf_scope *s = scope_of(scope);
+	struct wf_worker *worker = wf_worker_self();
+	struct weft_scope_opts own_opts;
+	int r;
+
+	if (WF_UNLIKELY(!worker || !worker->current || wf_proc_is_task(worker->current)))
+		return -EPERM;
+	r = read_opts(opts, &own_opts);
+	if (WF_UNLIKELY(r < 0))
+		return r;
+	init(worker, s, own_opts.flags);
+	if (WF_UNLIKELY(own_opts.deadline != 0 && own_opts.deadline != WEFT_FOREVER)) {
+		s->deadline = own_opts.deadline;
+		wf_u64_store_relaxed(&s->watch, 0);
+		r = start_watch(s);
+		if (r < 0) {
+			s->owner = NULL;
+			return r;
+		}
+	}
+	s->cleanup.run = end_with_owner;
+	return wf_cleanup_push(&s->cleanup); /* never fails in a fiber */
+}
+
+static int spawn(struct weft_scope *scope, weft_fn fn, void *arg,
+	const struct weft_spawn_opts *opts, bool task, weft_pid *pid_out)
+{
+	struct wf_worker *worker;
+	struct wf_scope *s = own(scope, &worker);
+
+	if (WF_UNLIKELY(!s))
+		return -EPERM;
+	if (WF_UNLIKELY(!fn))
+		return -EINVAL;
+	if (WF_UNLIKELY(wf_u32_load_relaxed(&s->stage) >= WF_SCOPE_CANCELLED))
+		return -ECANCELED;
+	if (WF_UNLIKELY(s->free.at == s->free.end) && list_make_room(worker, s) < 0)
+		return -ENOMEM;
+	if (WF_UNLIKELY(s->spawned >= UNADDED_MAX))
+		add_spawned(s);
+	return wf_spawn_child(worker, s, fn, arg, opts, task, pid_out);
+}
+
+int weft_scope_spawn(struct weft_scope *scope, weft_fn fn, void *arg, weft_pid *pid_out)
+{
+	return spawn(scope, fn, arg, NULL, false, pid_out);
+}
+
+int weft_scope_spawn_with(struct weft_scope *scope, weft_fn fn, void *arg,
+	const struct weft_spawn_opts *opts, weft_pid *pid_out)
+{
+	return spawn(scope, fn, arg, opts, false, pid_out);
+}
+
+int weft_scope_task(struct weft_scope *scope, weft_task_fn fn, void *state,
+	const struct weft_spawn_opts *opts, weft_pid *pid_out)
+{
+	return spawn(scope, fn, state, opts, true, pid_out);
+}
+
+int weft_scope_wait(struct weft_scope *scope, weft_time deadline)
+{
+	struct wf_worker *worker;
+	struct wf_scope *s = own(scope, &worker);
+	int r;
+
+	if (!s)
+		return -EPERM;
+	r = wf_wait_check();
+	while (r == 0 && alive(s) > 0)
+		r = wait_all(s, deadline);
+	return r < 0 ? r : first_error(s);
+}
+
+/* A caller of another release: what it has no room for is left out, the rest is zero. */
+static void describe(const struct wf_scope *s, const struct wf_proc *p, struct weft_exit *exit_out)
+{
+	size_t size = exit_out->size;
+	struct weft_exit told;
+
+	wf_exit_describe(s->rt, p, wf_u64_load_relaxed(&p->word), p->result, &told);
+	told.size = size;
+	memset(exit_out, 0, size);
+	memcpy(exit_out, &told, size < sizeof told ? size : sizeof told);
+}
+
+int weft_scope_next(struct weft_scope *scope, struct weft_exit *exit_out, weft_time deadline)
+{
+	struct wf_worker *worker;
+	struct wf_scope *s = own(scope, &worker);
+	struct wf_proc *p = NULL;
+	int r;
+
+	if (!s)
+		return -EPERM;
+	if (!(s->flags & WEFT_SCOPE_COLLECT))
+		return -EINVAL;
+	if (exit_out && exit_out->size < sizeof exit_out->size)
+		return -EINVAL;
+	r = wf_wait_check();
+	while (r == 0 && !(p = collect(s)))
+		r = s->untaken > 0 ? wait_any(s, deadline) : -ENOENT;
+	if (r < 0)
+		return r;
+	if (exit_out)
+		describe(s, p, exit_out);
+	give_up(wf_worker_self(), p);
+	return 0;
+}
+
+int weft_scope_cancel(struct weft_scope *scope)
+{
+	struct wf_scope *s = scope_of(scope);
+	struct wf_visit visit;
+
+	if (!wf_visit_begin(&visit, s->owner_pid))
+		return -ESRCH;
+	(void)wf_u64_fetch_add(&s->count, 1);
+	cancel_children(visit.rt, visit.worker, s, WF_SCOPE_CANCELLED);
+	count_down(visit.worker, s);
+	wf_visit_end(&visit);
+	return 0;
+}
+
+int weft_scope_close(struct weft_scope *scope)
+{
+	struct wf_worker *worker;
+	struct wf_scope *s = own(scope, &worker);
+
+	if (WF_UNLIKELY(!s))
+		return -EPERM;
+	end(s);
+	(void)wf_cleanup_remove(&s->cleanup);
+	return first_error(s);
+}

@@ -1,0 +1,117 @@
+/*
+ * scoped.h: the inside of a scope (scope.c has the story), and what spawn.c and run.c do for its
+ * children. Steps V1 to V9 are in core/README.md, "scope".
+ */
+#ifndef WF_CORE_SCOPED_H
+#define WF_CORE_SCOPED_H
+
+#include <weft/scope.h>
+
+#include "core/cleanup.h"
+#include "core/runtime.h"
+#include "core/wake.h"
+
+enum {
+#if defined(WF_ATOMICS_SIM)
+	WF_SCOPE_INLINE = 2,
+	WF_SCOPE_CHUNK_MIN = 2,
+#else
+	WF_SCOPE_INLINE = 8,
+	WF_SCOPE_CHUNK_MIN = 64,
+#endif
+};
+
+/*
+ * `count`: {wait number 32 | any 1 | count 31}. While nobody waits the number is 0 and count is
+ * BASE - (children that have ended); BASE keeps it from borrowing. Who waits adds number and
+ * what it has spawned, less BASE: then count is the children alive.
+ */
+#define WF_SCOPE_COUNT ((uint64_t)0x7fffffff)
+#define WF_SCOPE_ANY   ((uint64_t)1 << 31)
+#define WF_SCOPE_BASE  ((uint64_t)1 << 30)
+
+/* Whether `listed` may be walked, and by whom. */
+enum wf_scope_stage {
+	WF_SCOPE_OPEN,
+	WF_SCOPE_COMPACTING, /* the owner drops those that have ended */
+	WF_SCOPE_CANCELLED,  /* from here on for ever; the list only grows now */
+	WF_SCOPE_EXPIRED,    /* cancelled, by its deadline */
+};
+
+/* More room for ids. */
+struct wf_scope_chunk {
+	struct wf_scope_chunk *next;
+	uint32_t capacity;
+	weft_pid pids[];
+};
+
+/* A place in the list of ids; chunk NULL: in the scope itself. */
+struct wf_scope_cursor {
+	struct wf_scope_chunk *chunk;
+	weft_pid *at, *end;
+};
+
+/* may_alias: the caller's memory is a struct weft_scope. */
+struct wf_scope {
+	struct wf_cleanup cleanup;    /* the owner's */
+
+	/* Constant while it is open. */
+	struct wf_proc *owner;        /* NULL: not open */
+	weft_pid owner_pid;
+	struct weft_rt *rt;
+	unsigned flags;
+
+	/* Children, cancellers, the owner. */
+	wf_atomic_u32 stage;          /* enum wf_scope_stage */
+	wf_atomic_u64 count;
+	wf_atomic_u32 error;          /* the first one, 0: none */
+	wf_atomic_u32 listed;         /* ids in the list; a store by the owner */
+	wf_atomic_ptr ended;          /* COLLECT: the newest child that has ended, by run.next */
+	wf_atomic_u64 watch;          /* of the watchdog: 0, who waits for its end, or its end */
+
+	/* The owner's. */
+	uint32_t spawned;             /* since they were last added to `count` */
+	uint32_t untaken;             /* COLLECT: neither taken nor dropped */
+	uint32_t capacity;            /* of the list */
+	struct wf_proc *collected;    /* COLLECT: out of `ended`, in the order of their ends */
+	struct wf_scope_cursor free;  /* the next free place of the list */
+	struct wf_scope_chunk *chunks; /* written before `listed` says that there is more */
+	weft_pid watchdog;
+	weft_time deadline;
+	weft_pid pids[WF_SCOPE_INLINE];
+} __attribute__((may_alias));
+
+static_assert(sizeof(struct wf_scope) <= sizeof(struct weft_scope), "it lies in the caller's");
+static_assert(_Alignof(struct wf_scope) <= _Alignof(struct weft_scope), "and is aligned there");
+
+/*
+ * spawn.c: a child: made, told to the scope by wf_scope_adopt(), queued. The caller has made sure
+ * of a place in the list. task: fn is a poll function.
+ */
+int wf_spawn_child(struct wf_worker *worker, struct wf_scope *scope, weft_fn fn, void *arg,
+	const struct weft_spawn_opts *opts, bool task, weft_pid *pid_out);
+
+/* V2. Owner: p is published, and not yet queued. */
+WF_INLINE void wf_scope_adopt(
+	struct wf_worker *worker, struct wf_scope *scope, struct wf_proc *p, weft_pid pid)
+{
+	scope->spawned++;
+	scope->untaken++;
+	*scope->free.at++ = pid;
+	/*
+	 * V2: seq_cst both, with V6 in cancel_children(): either a canceller walks over this id, or
+	 * this sees that it was there. Without it a child may run on in a scope that was cancelled.
+	 */
+	wf_u32_store_seq_cst(&scope->listed, wf_u32_load_relaxed(&scope->listed) + 1);
+	if (WF_UNLIKELY(wf_u32_load_seq_cst(&scope->stage) >= WF_SCOPE_CANCELLED)
+		&& !WF_PLANTED(scope_spawn_misses_cancel))
+		(void)wf_proc_cancel(worker->rt, worker, p, wf_pid_generation(pid));
+}
+
+/*
+ * run.c: a child has ended; its word says so. p is the caller's still, unless the scope
+ * collects: then it is the scope's.
+ */
+void wf_scope_child_ended(struct wf_worker *worker, struct wf_proc *p, int result);
+
+#endif
