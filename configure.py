@@ -202,7 +202,7 @@ PERF = {
               "perf/bench_deque.c", "perf/bench_floor.c", "perf/bench_injector.c",
               "perf/bench_join.c", "perf/bench_measure.c", "perf/bench_memory.c",
               "perf/bench_pingpong.c", "perf/bench_rcu.c", "perf/bench_report.c",
-              "perf/bench_runtime.c", "perf/bench_spawn.c",
+              "perf/bench_runtime.c", "perf/bench_scope.c", "perf/bench_spawn.c",
               "perf/bench_stream.c", "perf/bench_switch.c", "perf/bench_table.c",
               "perf/bench_task.c", "perf/bench_timer.c", "perf/bench_yield.c"],
     "load": ["perf/load.c", "perf/load_message.c", "perf/load_options.c", "perf/load_report.c"],

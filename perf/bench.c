@@ -34,6 +34,7 @@
 	X(pingpong)         \
 	X(pingpong_cross)   \
 	X(reclaim)          \
+	X(scope_tree)       \
 	X(spawn)            \
 	X(spawn_foreign)    \
 	X(spawn_tree)       \
