@@ -23,6 +23,7 @@ void wf_hooks_worker_init(struct wf_worker *worker)
 
 	worker->hooks_runs = hooks->process_end || hooks->before_run || hooks->after_run;
 	worker->hooks_spawn = hooks->process_spawn != NULL;
+	worker->spawn_looks = worker->hooks_spawn;
 }
 
 /* --- threads --- */
@@ -40,7 +41,7 @@ void wf_hooks_thread_start(struct wf_worker *worker)
 
 void wf_hooks_thread_stop(struct wf_worker *worker)
 {
-	worker->closed = true; /* what it would spawn could not run any more */
+	worker->closed = worker->spawn_looks = true; /* what it would spawn could not run any more */
 	tell_thread(worker, worker->rt->hooks.thread_stop);
 }
 

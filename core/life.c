@@ -189,7 +189,7 @@ static void acknowledge(struct wf_worker *worker)
 {
 	struct weft_rt *rt = worker->rt;
 
-	worker->closed = true;
+	worker->closed = worker->spawn_looks = true;
 	/* S1: release (RMW), with S2 in sweep(): what this worker has published is in the table. */
 	if (wf_u32_fetch_add(&rt->close_acks, 1) + 1 == rt->worker_count)
 		wf_rt_wake_all(rt);

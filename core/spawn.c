@@ -370,6 +370,37 @@ static int spawn(struct weft_rt *rt, struct wf_worker *worker, weft_fn fn, void 
 	return r;
 }
 
+/*
+ * What most spawns are: by a process, without options, and nobody has to be asked or told. As
+ * spawn(), which does what is left.
+ */
+WF_INLINE int spawn_plain(
+	struct wf_worker *worker, weft_fn fn, void *arg, weft_pid *pid_out, uint64_t body)
+{
+	struct weft_rt *rt = worker->rt;
+	const struct weft_spawn_opts *opts = NULL;
+	struct wf_proc *p;
+	uint64_t word;
+
+	if (WF_UNLIKELY(worker->current->ext != NULL) && trace_of(worker))
+		opts = &spawn_defaults;
+	if (WF_UNLIKELY(worker->spawn_looks || opts || wf_table_take(rt, worker, &p) < 0))
+		return spawn(rt, worker, fn, arg, opts, pid_out, body);
+	wf_count(&worker->created, 1); /* N1 */
+	wf_u64_store_relaxed(&p->joiner, 0);
+	wf_u32_store_relaxed(&p->remote, 0);
+	p->fresh.fn = fn;
+	p->fresh.arg = arg;
+	word = free_word(p) | WF_NEW | body;
+	if (pid_out)
+		pid_set(rt, p, word, pid_out);
+	else
+		word |= WF_WORD_DETACHED;
+	wf_u64_store_release(&p->word, word); /* N2 */
+	wf_worker_push_ring(worker, p);
+	return 0;
+}
+
 /* The worker of the calling process; NULL outside one. */
 static struct wf_worker *caller(void)
 {
@@ -386,8 +417,7 @@ int weft_spawn(weft_fn fn, void *arg, weft_pid *pid_out)
 		return -EPERM;
 	if (WF_UNLIKELY(!fn))
 		return -EINVAL;
-	return spawn(worker->rt, worker, fn, arg, trace_of(worker) ? &spawn_defaults : NULL,
-		pid_out, FIBER_WORD);
+	return spawn_plain(worker, fn, arg, pid_out, FIBER_WORD);
 }
 
 static int spawn_with(struct weft_rt *rt, weft_fn fn, void *arg, const struct weft_spawn_opts *opts,
@@ -436,7 +466,7 @@ int weft_task_spawn(
 		return -EPERM;
 	if (WF_UNLIKELY(opts != NULL || !fn))
 		return spawn_with(worker->rt, fn, state, opts, pid_out, TASK_WORD);
-	return spawn(worker->rt, worker, fn, state, NULL, pid_out, TASK_WORD);
+	return spawn_plain(worker, fn, state, pid_out, TASK_WORD);
 }
 
 int weft_rt_task_spawn(weft_rt *rt, weft_task_fn fn, void *state,

@@ -130,6 +130,7 @@ int weft_test_create(const struct weft_rt_opts *opts, weft_rt **rt_out)
 		return r;
 	}
 	rt->forced = forced;
+	rt->workers[0].spawn_looks = true;
 	if (!(rt->drivers.main->caps & WF_DRIVER_VIRTUAL)) {
 		(void)weft_rt_destroy(rt, WEFT_FOREVER);
 		return wf_complain(&own, "driver", -EINVAL,

@@ -135,6 +135,7 @@ struct wf_worker {
 	unsigned seen_stop;         /* the last rt->stop_phase acted upon */
 	bool closed;                /* this worker has seen that the table is closed */
 	bool hooks_spawn;           /* of struct weft_hooks: process_spawn */
+	bool spawn_looks;           /* not every spawn is plain: closed, a hook, forced failures */
 	bool swept;
 	int cpu;                    /* pinned to; -1: not pinned */
 	pthread_t thread;
