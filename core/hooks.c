@@ -41,7 +41,8 @@ void wf_hooks_thread_start(struct wf_worker *worker)
 
 void wf_hooks_thread_stop(struct wf_worker *worker)
 {
-	worker->closed = worker->spawn_looks = true; /* what it would spawn could not run any more */
+	/* What it would spawn could not run any more. */
+	worker->closed = worker->spawn_looks = true;
 	tell_thread(worker, worker->rt->hooks.thread_stop);
 }
 

@@ -30,7 +30,13 @@ WF_COLD static void spill(struct wf_worker *worker, void *items[], unsigned coun
 void wf_worker_push_ring(struct wf_worker *worker, struct wf_proc *p)
 {
 	void *items[WF_DEQUE_SPILL_MAX];
-	unsigned count = wf_deque_push(&worker->ring, p, items);
+	unsigned count;
+
+	if (worker->alone) {
+		wf_fifo_push(&worker->list, &p->run);
+		return;
+	}
+	count = wf_deque_push(&worker->ring, p, items);
 
 	if (WF_UNLIKELY(count > 0))
 		spill(worker, items, count);

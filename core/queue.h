@@ -11,6 +11,10 @@
  * the list of their class. Those that never have may be in the injector and the ring, where all
  * count as normal, since thieves take from there whatever comes.
  *
+ * The only worker of a runtime, of which nobody steals, has no use for the ring: what would go
+ * there goes to the back of the list, for stores in place of a read-modify-write. What it takes
+ * from the injector passes through the ring all the same. (In lifo order the ring's is wanted.)
+ *
  * Children of scopes that have not run yet have a queue of their own, newest first: so a tree of
  * them is gone through depth first, on few stacks, while thieves take its largest branches. They
  * get every other turn of list and ring, and all that those leave.

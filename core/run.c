@@ -230,6 +230,21 @@ WF_INLINE void begin(struct wf_worker *worker, struct wf_proc *p, struct wf_fibe
 	p->live.fiber = fiber;
 }
 
+/* The first of the list, if it has never run. */
+static struct wf_proc *list_pop_new(struct wf_worker *worker)
+{
+	struct wf_node *node = worker->list.first;
+	const struct wf_proc *p;
+
+	if (!node || !wf_deque_is_empty(&worker->ring))
+		return NULL;
+	p = WF_CONTAINER_OF(node, struct wf_proc, run);
+	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_NEW)
+		return NULL;
+	worker->child_last = false;
+	return wf_queue_list_pop(worker);
+}
+
 /* What pick() would take, if that comes out of the ring or is a child of a scope. */
 static struct wf_proc *pick_unstarted(struct wf_worker *worker)
 {
@@ -240,6 +255,8 @@ static struct wf_proc *pick_unstarted(struct wf_worker *worker)
 		if (p)
 			return p;
 	}
+	if (worker->alone)
+		return list_pop_new(worker);
 	if (!worker->list_turn && !wf_fifo_is_empty(&worker->list))
 		return NULL;
 	p = wf_deque_pop(&worker->ring);

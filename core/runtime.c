@@ -250,6 +250,7 @@ static int make_workers(
 
 		worker->rt = rt;
 		worker->number = i;
+		worker->alone = WF_RUN_ORDER_FIFO && rt->worker_count == 1;
 		worker->cpu = pinned && i < cpus->count ? cpus->cpu[i] : -1;
 		worker->random = 0x9e3779b97f4a7c15ULL * (i + 1);
 		worker->now = now;

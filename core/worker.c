@@ -39,6 +39,12 @@ static void release_yielded(struct wf_worker *worker)
 
 	wf_fifo_append(&worker->list, &chain);
 	worker->yielded.first = NULL;
+	if (worker->alone) {
+		chain = (struct wf_chain){
+			worker->yielded_movable.first, worker->yielded_movable.last, 0 };
+		wf_fifo_append(&worker->list, &chain);
+		worker->yielded_movable.first = NULL;
+	}
 	while (WF_UNLIKELY((node = wf_fifo_pop(&worker->yielded_movable)) != NULL))
 		release_movable(worker, WF_CONTAINER_OF(node, struct wf_proc, run));
 	while (WF_UNLIKELY((node = wf_fifo_pop(&worker->yielded_class)) != NULL))

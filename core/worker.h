@@ -104,6 +104,7 @@ struct wf_worker {
 	wf_atomic_u64 watch;        /* what runs (wf_watch_set); stores by the owner, read by all */
 	unsigned injector_picks;    /* since the injector was last looked at */
 	bool list_turn;             /* the alternation of list and ring */
+	bool alone;                 /* nobody steals: all that is ready here is in `list` */
 	bool classes;               /* a high or a low process is ready: `high`, `low` */
 	bool has_children;          /* `children` may hold something */
 	bool child_last;            /* the last pick was one of them */
