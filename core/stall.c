@@ -28,6 +28,8 @@
 enum {
 	FRAMES_MAX = 12,
 	FRAME_BYTES_MAX = 1 << 20, /* a larger step up is no frame */
+	OWN_STACK_BYTES = 1 << 19, /* every thread has that much */
+	FIBER_STACK_BYTES_MAX = 1 << 30,
 	ANSWER_NS = 20000000,
 };
 
@@ -68,17 +70,24 @@ static struct place place_of(const ucontext_t *context)
 #endif
 }
 
-/* The end of the stack that sp is on: the running fiber's, or the thread's own. */
+/*
+ * The end of the stack that sp is on: the running fiber's, whose control block lies there, or the
+ * thread's own; sp itself if it is on another (a signal stack's, a fiber's that is no process now).
+ * While a process begins or ends, `live.fiber` may be something else: it is compared, never
+ * followed. What runs then is the scheduler, whose frames end cleanly without a bound.
+ */
 static uintptr_t stack_end(const struct wf_worker *worker, uintptr_t sp)
 {
-	struct wf_proc *p = worker->current;
-	struct wf_stack *stack = NULL;
+	const struct wf_proc *p = worker->current;
+	uintptr_t base = (uintptr_t)worker->stack_base;
+	uintptr_t top;
 
-	if (p && !(wf_u64_load_relaxed(&p->word) & WF_WORD_TASK))
-		stack = wf_fiber_stack(p->live.fiber);
-	if (stack && sp >= (uintptr_t)stack->low && sp < (uintptr_t)wf_stack_top(stack))
-		return (uintptr_t)wf_stack_top(stack);
-	return (uintptr_t)worker->stack_base;
+	if (sp < base && base - sp <= OWN_STACK_BYTES)
+		return base;
+	if (!p || (wf_u64_load_relaxed(&p->word) & WF_WORD_TASK))
+		return sp;
+	top = (uintptr_t)p->live.fiber;
+	return sp < top && top - sp <= FIBER_STACK_BYTES_MAX ? top : sp;
 }
 
 /* It reads frames of whoever was interrupted, wherever that was. */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/monitor.h"
+#include "core/stall.h"
 #include "test/runtime.h"
 
 enum { LINES_MAX = 64 };
@@ -295,6 +296,43 @@ static int blocks_until_reported(void *arg)
 	char byte;
 
 	return (int)read(ends[0], &byte, 1);
+}
+
+static wf_atomic_u32 asking;
+
+static int fails_to_do_much(void *arg)
+{
+	return (int)(intptr_t)arg;
+}
+
+static int spawns_while_asked(void *arg)
+{
+	(void)arg;
+	while (wf_u32_load_relaxed(&asking)) {
+		weft_pid pids[16];
+
+		for (int i = 0; i < 16; i++)
+			pids[i] = spawned(fails_to_do_much, (void *)(intptr_t)(16 - i));
+		for (int i = 0; i < 16; i++)
+			cr_assert_eq(joined(pids[i]), 16 - i);
+	}
+	return 0;
+}
+
+/* The answer may come when the stall is over: between two processes, or while one begins or ends. */
+Test(monitor, may_ask_at_any_moment, .timeout = 120)
+{
+	weft_rt *rt = runtime_that_tells(1, WEFT_SEC(100), WEFT_RT_STALL_BACKTRACE);
+	weft_pid pid;
+	char text[512];
+
+	wf_u32_store_relaxed(&asking, 1);
+	cr_assert_eq(weft_rt_spawn(rt, spawns_while_asked, NULL, NULL, &pid), 0);
+	for (int i = 0; i < (HARNESS_TSAN ? 20 : 5000); i++)
+		wf_stall_where(&rt->workers[0], rt->stall_signal, text, sizeof text);
+	wf_u32_store_relaxed(&asking, 0);
+	cr_assert_eq(joined_foreign(pid), 0);
+	runtime_end(rt);
 }
 
 Test(monitor, does_not_disturb_a_system_call, .timeout = 120)
