@@ -55,6 +55,18 @@ static void stop(struct weft_rt *rt, int signo)
 	wf_life_begin_stop(rt, grace_ns);
 }
 
+/* As by default HUP ends who has lost its terminal; but not under nohup, which has it ignored. */
+static bool stops(const struct weft_rt *rt, int signo)
+{
+	struct sigaction now;
+
+	if (signo != SIGHUP)
+		return WEFT_SIGNAL_BIT(signo) & WF_SIGNALS_STOP;
+	return rt->coordinator.is_main
+		&& !(sigaction(SIGHUP, NULL, &now) == 0 && !(now.sa_flags & SA_SIGINFO)
+			&& now.sa_handler == SIG_IGN);
+}
+
 /*
  * The runtime's own part of SIGUSR2, a dump of its metrics, belongs here, before the delivery and
  * whether or not anybody has subscribed.
@@ -63,7 +75,7 @@ static void on_signal(struct weft_rt *rt, int signo)
 {
 	if (wf_signals_deliver(signo) > 0)
 		return;
-	if (WEFT_SIGNAL_BIT(signo) & WF_SIGNALS_STOP)
+	if (stops(rt, signo))
 		stop(rt, signo);
 	else
 		wf_log(rt, WEFT_LOG_INFO, "SIG%s: nobody handles it", sigabbrev_np(signo));

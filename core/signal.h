@@ -12,10 +12,12 @@
  *		reload();
  *
  * One that no process anywhere has subscribed to when it comes:
- *   INT, TERM  in weft_main() begin the graceful stop, which is no error
- *   INT, TERM  in a runtime with WEFT_RT_SIGNALS, and
- *   QUIT       in both: the same stop, and the runtime's error is -EINTR, "signal", with the name
- *   HUP, USR1, USR2   are dropped, with a line on the log at level info
+ *   INT, TERM, HUP    in weft_main() begin the graceful stop, which is no error; but not a HUP that
+ *                     is ignored (SIG_IGN), as nohup(1) has it
+ *   INT, TERM         in a runtime with WEFT_RT_SIGNALS, and
+ *   QUIT              in both: the same stop, and the runtime's error is -EINTR, "signal", with the
+ *                     name
+ *   any other         is dropped, with a line on the log at level info
  * A stop leaves processes grace_ns (struct weft_rt_opts); a further signal that stops, during any
  * stop, cancels them at once. With a subscriber nothing stops: that is the process's to do
  * (weft_rt_stop()).
@@ -55,9 +57,9 @@ WEFT_API int weft_signal_unsubscribe(uint64_t set);
 /*
  * Waits for a signal that the calling process is subscribed to, and takes it; of several the one
  * with the lowest number.
- * Threads: any process. Blocks: until one comes or the deadline. Cancel: none was taken.
+ * Threads: any fiber. Blocks: until one comes or the deadline. Cancel: none was taken.
  * Returns: the signal's number; -ETIME; -EAGAIN (WEFT_POLL and none there); -ECANCELED; -EINVAL
- * (not subscribed to any); -ENOTSUP (nobody owns signals, or no longer); -EPERM.
+ * (not subscribed to any); -ENOTSUP (nobody owns signals, or no longer); -EPERM outside a fiber.
  */
 WEFT_API int weft_signal_wait(weft_time deadline);
 

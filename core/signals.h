@@ -11,7 +11,7 @@ enum {
 	WF_SUBSCRIBERS_MAX = 256,
 };
 
-/* What an owner owns. */
+/* What an owner owns. STOP: begin a stop when nobody has subscribed; so does HUP in weft_main(). */
 #define WF_SIGNALS_STOP \
 	(WEFT_SIGNAL_BIT(SIGINT) | WEFT_SIGNAL_BIT(SIGTERM) | WEFT_SIGNAL_BIT(SIGQUIT))
 #define WF_SIGNALS \

@@ -171,12 +171,12 @@ struct weft_rt_opts {
 /*
  * The whole life of a server: makes a runtime, runs fn(arg) as its first process, and returns when
  * no process is left. Pins workers, reports stack overflows, says where a process stalls (both
- * flags), and owns the signals of <weft/signal.h> while it runs. SIGINT and SIGTERM that no process
- * has subscribed to start a graceful stop (weft_serve() returns, connections finish, what is left
- * after grace_ns is cancelled), which is no error; a second one cancels at once. Reads
- * WEFT_WORKERS, WEFT_CPUS, WEFT_IDLE (adaptive, park, spin), WEFT_DRIVER from the environment where
- * the options leave the default; a wrong value there, or of WEFT_LOG, is -EINVAL. A failure to
- * begin is also one line on the log.
+ * flags), and owns the signals of <weft/signal.h> while it runs. A SIGINT, SIGTERM or SIGHUP (that
+ * is not ignored) to which no process has subscribed starts a graceful stop (weft_serve() returns,
+ * connections finish, what is left after grace_ns is cancelled), which is no error; a second one
+ * cancels at once. Reads WEFT_WORKERS, WEFT_CPUS, WEFT_IDLE (adaptive, park, spin), WEFT_DRIVER
+ * from the environment where the options leave the default; a wrong value there, or of WEFT_LOG, is
+ * -EINVAL. A failure to begin is also one line on the log.
  * Threads: one that is in no runtime, best before others exist (they would have to block the
  * signals). Blocks: until the runtime has ended.
  * Returns: the first process's result, or the runtime's error (negative errno, as
