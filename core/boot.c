@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/embed.h"
 #include "core/guard.h"
@@ -240,12 +239,11 @@ void wf_boot_close_worker(struct wf_worker *worker)
 /* The last thing a worker does: the runtime is freed only after its thread has been joined. */
 static void tell_ended(struct weft_rt *rt)
 {
-	uint64_t one = 1;
 	bool last = wf_u32_fetch_add(&rt->workers_ended, 1) + 1 == rt->worker_count;
 
 	wf_futex_wake_all(&rt->workers_ended);
-	if (last && rt->ended_fd >= 0 && write(rt->ended_fd, &one, sizeof one) < 0)
-		wf_log(rt, WEFT_LOG_ERROR, "the end cannot be told");
+	if (last)
+		wf_coordinator_tell(rt);
 }
 
 static void worker_main(void *arg)

@@ -4,7 +4,8 @@
  *
  * The six signals are blocked before the runtime has threads, which block them themselves; the
  * host's other threads have to, or the kernel may choose one of those. The coordinator sleeps in
- * poll() on a signalfd, and on an eventfd that the last worker to end writes.
+ * poll() on a signalfd, and on an eventfd that is written when a stop begins, and by the last worker
+ * to end.
  */
 #include "core/coordinator.h"
 
@@ -27,15 +28,17 @@
 
 /* --- The stop rule --- */
 
-/* When survivors are given up on. Only ever earlier. */
-static void set_deadline(struct wf_coordinator *c, weft_time grace_ns)
+/* weft_main(): when survivors are given up on. Only ever earlier. */
+static void set_deadline(struct weft_rt *rt)
 {
+	struct wf_coordinator *c = &rt->coordinator;
+	weft_time grace = (weft_time)wf_u64_load_relaxed(&rt->grace_deadline);
 	weft_time deadline = WEFT_FOREVER;
 
-	if (!c->is_main)
+	if (!c->is_main || !wf_rt_is_draining(rt))
 		return;
-	if (grace_ns < WEFT_FOREVER - AFTER_GRACE_NS)
-		deadline = weft_after(grace_ns + AFTER_GRACE_NS);
+	if (grace < WEFT_FOREVER - AFTER_GRACE_NS) /* 0: there was none */
+		deadline = grace > 0 ? grace + AFTER_GRACE_NS : weft_after(AFTER_GRACE_NS);
 	if (deadline < c->deadline)
 		c->deadline = deadline;
 }
@@ -51,7 +54,6 @@ static void stop(struct weft_rt *rt, int signo)
 	else
 		wf_rt_error(
 			rt, -1, "signal", -EINTR, "SIG%s: nobody handles it", sigabbrev_np(signo));
-	set_deadline(c, grace_ns);
 	wf_life_begin_stop(rt, grace_ns);
 }
 
@@ -82,6 +84,27 @@ static void on_signal(struct weft_rt *rt, int signo)
 }
 
 /* --- Reading --- */
+
+void wf_coordinator_tell(struct weft_rt *rt)
+{
+	uint64_t one = 1;
+	int saved = errno;
+
+	/* It is a counter, which does not fill up. */
+	if (rt->ended_fd >= 0 && write(rt->ended_fd, &one, sizeof one) < 0)
+		wf_log(rt, WEFT_LOG_ERROR, "the coordinator cannot be told");
+	errno = saved;
+}
+
+/* True: every worker has ended. */
+static bool on_told(struct weft_rt *rt)
+{
+	uint64_t times;
+
+	(void)!read(rt->ended_fd, &times, sizeof times);
+	set_deadline(rt);
+	return wf_u32_load_acquire(&rt->workers_ended) == rt->worker_count;
+}
 
 /* The next signal; 0: none there. */
 static int next_signal(const struct wf_coordinator *c)
@@ -117,7 +140,7 @@ static int serve(struct weft_rt *rt)
 			? -1
 			: poll(fds, WF_ARRAY_COUNT(fds), poll_timeout_ms(c));
 
-		if (r > 0 && fds[1].revents)
+		if (r > 0 && fds[1].revents && on_told(rt))
 			return 0;
 		if (r > 0 && fds[0].revents)
 			while ((signo = next_signal(c)) > 0)

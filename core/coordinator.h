@@ -16,7 +16,7 @@ struct wf_coordinator {
 	pthread_t thread;   /* whose mask was changed */
 	sigset_t mask;      /* as it was */
 	weft_time grace_ns; /* of a stop by a signal */
-	weft_time deadline; /* weft_main(): when survivors are given up on */
+	weft_time deadline; /* weft_main(), in a stop: when survivors are given up on */
 };
 
 /* Zero is a valid state, but for the descriptor. */
@@ -30,8 +30,14 @@ struct wf_coordinator {
 int wf_coordinator_open(struct weft_rt *rt, weft_time grace_ns);
 
 /*
+ * A stop has begun, or every worker has ended: the coordinator, if there is one, is to look. Any
+ * thread while the runtime lives; async-signal-safe. errno is left alone.
+ */
+void wf_coordinator_tell(struct weft_rt *rt);
+
+/*
  * Serves signals until every worker has ended: 0. Of weft_main(), -ETIMEDOUT when something
- * outlives its cancellation; it is on the log then.
+ * outlives its cancellation, whoever has begun the stop; it is on the log then.
  */
 int wf_coordinator_serve(struct weft_rt *rt);
 

@@ -164,6 +164,7 @@ void wf_life_begin_stop(struct weft_rt *rt, weft_time grace_ns)
 		live = WF_LIVE;
 	}
 	wf_rt_wake_all(rt);
+	wf_coordinator_tell(rt);
 }
 
 weft_time wf_life_deadline(const struct weft_rt *rt)

@@ -117,7 +117,7 @@ struct weft_rt {
 	wf_atomic_u32 close_acks;
 	wf_atomic_u32 sweeps_done;
 	wf_atomic_u32 workers_ended; /* futex */
-	int ended_fd;                /* an eventfd of the coordinator's that is told, or -1 */
+	int ended_fd;                /* the coordinator's eventfd (wf_coordinator_tell()), or -1 */
 	struct wf_coordinator coordinator; /* its thread's */
 	wf_atomic_u32 workers_booted; /* futex */
 	wf_atomic_u32 boot_failed;

@@ -457,6 +457,26 @@ Test(signals, a_second_one_cancels_at_once, .timeout = 120)
 	cr_assert_eq(in_main(raises_until_cancelled, NULL, WEFT_SEC(3600), "stopping"), 6);
 }
 
+static int outlives_its_cancel(void *arg)
+{
+	(void)weft_rt_stop(weft_rt_current(), 0, WEFT_POLL);
+	while (!wf_u32_load_relaxed((wf_atomic_u32 *)arg))
+		(void)weft_sleep_until(weft_after(WEFT_MS(1))); /* cancelled, and goes on */
+	return 0;
+}
+
+/* Nothing is freed: the process goes on until this one ends. */
+Test(signals, weft_main_gives_up_on_survivors_whoever_has_begun_the_stop, .timeout = 120)
+{
+	static wf_atomic_u32 over;
+	weft_time before = weft_now();
+
+	cr_assert_eq(in_main(outlives_its_cancel, &over, 0, "still alive"), -ETIMEDOUT);
+	cr_assert_geq(weft_now() - before, WEFT_SEC(5));
+	cr_assert_eq(wf_u32_load_relaxed(&lines_found), 1);
+	wf_u32_store_relaxed(&over, 1);
+}
+
 static int stops_when_told(void *arg)
 {
 	(void)arg;
