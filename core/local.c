@@ -41,7 +41,7 @@ int weft_local_create(weft_local *key_out, void (*dtor)(void *value))
 	count = wf_u32_load_relaxed(&keys.count);
 	if (count < WEFT_LOCALS_MAX) {
 		keys.dtors[count] = dtor;
-		/* A3: release, with A4 in key_count(): who may use the key sees its destructor. */
+		/* B7: release, with B8 in key_count(): who may use the key sees its destructor. */
 		wf_u32_store_release(&keys.count, count + 1);
 		key_out->raw = count + 1;
 		r = 0;
@@ -52,7 +52,7 @@ int weft_local_create(weft_local *key_out, void (*dtor)(void *value))
 
 static uint32_t key_count(void)
 {
-	/* A4: acquire, with A3 in weft_local_create(). */
+	/* B8: acquire, with B7 in weft_local_create(). */
 	return wf_u32_load_acquire(&keys.count);
 }
 

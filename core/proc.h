@@ -39,7 +39,7 @@
  * queued in.
  *
  * The remote word (`remote`) of a sticky process, and of an anchored one, is written by those who
- * wake it from elsewhere, and tells where `inbox` is: core/README.md, "remote wake".
+ * wake it from elsewhere, and tells where `inbox` is: core/README.md, "Wake".
  */
 #ifndef WF_CORE_PROC_H
 #define WF_CORE_PROC_H

@@ -119,7 +119,7 @@ static int make_ext(
 			return -ENOMEM;
 		}
 	}
-	/* A1: of a reservation that is committed; any other is not to be found yet. */
+	/* B5: of a reservation that is committed; any other is not to be found yet. */
 	wf_ptr_store_release(&p->ext_shared, ext);
 	return 0;
 }

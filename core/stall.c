@@ -122,14 +122,14 @@ static void handle(int sig, siginfo_t *info, void *context)
 
 	(void)sig;
 	(void)info;
-	/* A1: acquire (the cas), with A2 in ask_thread(): who is asked. */
+	/* Z1: acquire (the cas), with Z2 in ask_thread(): who is asked. */
 	if (!self || wf_u32_load_acquire(&ask.state) != ASKED
 		|| wf_ptr_load_relaxed(&ask.worker) != self
 		|| !wf_u32_cas(&ask.state, &asked, WRITING))
 		return;
 	place = place_of(context);
 	ask.count = walk(place, stack_end(self, place.sp), ask.frames);
-	/* A3: release, with A4 in await_answer(): the frames. */
+	/* Z3: release, with Z4 in await_answer(): the frames. */
 	wf_u32_store_release(&ask.state, WRITTEN);
 	wf_futex_wake_all(&ask.state);
 	errno = saved;
@@ -143,7 +143,7 @@ static bool await_answer(void)
 	weft_time deadline = wf_clock_now_ns() + ANSWER_NS;
 	uint32_t state;
 
-	/* A4: acquire, with A3 in handle(). */
+	/* Z4: acquire, with Z3 in handle(). */
 	while ((state = wf_u32_load_acquire(&ask.state)) != WRITTEN) {
 		if (state == ASKED && wf_clock_now_ns() >= deadline) {
 			if (wf_u32_cas(&ask.state, &state, IDLE))
@@ -161,7 +161,7 @@ static unsigned ask_thread(struct wf_worker *worker, int signal, uintptr_t *fram
 
 	wf_spinlock_lock(&ask.lock);
 	wf_ptr_store_relaxed(&ask.worker, worker);
-	/* A2: release, with A1 in handle(). */
+	/* Z2: release, with Z1 in handle(). */
 	wf_u32_store_release(&ask.state, ASKED);
 	wf_thread_signal(worker->thread, signal);
 	if (await_answer()) {

@@ -37,7 +37,7 @@ static wf_atomic_u64 *word_of(struct weft_waker_cell *cell)
 void weft_waker_register(struct weft_waker_cell *cell, weft_waker waker)
 {
 	/*
-	 * Y1: acquire and release (the RMW), with Y2 in weft_waker_fire(): the fire comes after it
+	 * F1: acquire and release (the RMW), with F2 in weft_waker_fire(): the fire comes after it
 	 * and takes the waker out; or before, and then what it tells is visible to the look that
 	 * follows.
 	 */
@@ -52,7 +52,7 @@ bool weft_waker_fire(struct weft_waker_cell *cell)
 		waker.raw = wf_u64_load_acquire(word_of(cell));
 		wf_u64_store_release(word_of(cell), 0);
 	} else {
-		/* Y2: as Y1. */
+		/* F2: as F1. */
 		waker.raw = wf_u64_exchange(word_of(cell), 0);
 	}
 	weft_waker_wake(waker);

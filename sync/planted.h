@@ -77,7 +77,7 @@ enum wf_planted {
 	WF_PLANTED_fail_tells_the_last,
 	WF_PLANTED_join_replaces_blindly,     /* J6: without J2's cas, JOINER being set */
 	WF_PLANTED_task_keeps_wait,           /* A4: a run does not end the last one's */
-	WF_PLANTED_waker_fires_by_load,       /* Y2: a load, then a store */
+	WF_PLANTED_waker_fires_by_load,       /* F2: a load, then a store */
 	WF_PLANTED_life_looks_once,           /* E4: not again after ENDING */
 	WF_PLANTED_refused_wakes_nobody,
 	WF_PLANTED_stop_sweeps_early,         /* S2: before all have acknowledged */

@@ -129,7 +129,7 @@ def check(folder, folders):
     problems = []
     for label, texts in sorted(folder.steps.items()):
         headers = [path for path, _ in texts if not path.endswith(".md")]
-        if len(headers) > 1 or len(texts) > 2:
+        if len(headers) > 1 or len({path for path, _ in texts}) < len(texts):
             problems.append("%s:%d: step %s stands elsewhere too: %s:%d" % (
                 *texts[-1], label, *texts[0]))
         if label not in folder.places and label not in folder.callers:
