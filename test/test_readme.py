@@ -22,7 +22,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.environ.get("WEFT_BUILD_DIR", "build")
 HEADING = "## Your first server"
 SECONDS = 600  # for what hangs
-OUTPUTS_SHOWN_MIN = 0  # programs whose output the READMEs show
+OUTPUTS_SHOWN_MIN = 12  # programs whose output the READMEs show
 
 
 def first_server():
