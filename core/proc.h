@@ -5,8 +5,9 @@
  * runtime is destroyed, and it is used for a new process only after an RCU grace period. So whoever
  * looked an id up inside a read section may act on the header until the section ends.
  *
- * The state word (`word`): generation 32 | spare 10 | owner 6 | flags 12 | phase 4. Only
- * read-modify-writes change it while others may (everything from RESERVED to DONE).
+ * The state word (`word`): generation 32 | spare 4 | priority 2 | shield 4 | owner 6 | spare 1
+ * | flags 11 | phase 4. Only read-modify-writes change it while others may (everything from
+ * RESERVED to DONE).
  *
  *   FREE       no process. The word holds the generation the next one will have
  *   RESERVED   has an id; commit makes it NEW or SUSPENDED, abort FREE
@@ -18,14 +19,20 @@
  *   QUEUED, RUNNING, NOTIFIED, WAITING   the same states of a movable process, kept in the word
  *   DONE       has ended, not yet joined
  *
- *        reserve        commit              first run          returns        join, detach
- *   FREE ──────► RESERVED ──► NEW ───────────► OWNED ────────────► DONE ───────────► FREE
- *                   │          │ first run                          ▲              generation + 1
- *                   ▼ commit   ▼                    returns         │
- *              SUSPENDED     RUNNING ◄──► QUEUED ◄── WAITING   ─────┘
- *                                │ wake      ▲          ▲
- *                                ▼           │ suspends │ suspends
- *                             NOTIFIED ──────┘   RUNNING┘
+ *         reserve         commit        first run (sticky)       end           join, detach
+ *   FREE ────────► RESERVED ─────► NEW ────────────────────► OWNED ────► DONE ──────────────► FREE
+ *                     │ commit      ▲ │                                   ▲         generation + 1
+ *                     ▼        wake │ │ first run (movable)               │
+ *                 SUSPENDED ────────┘ ▼            wake                   │ end: also of NOTIFIED,
+ *                                  RUNNING ──────────────► NOTIFIED       │ and of NEW (a task)
+ *                                   ▲ │ └─────────────────────────────────┘
+ *                               run │ │ waits                 │ waits
+ *                                   │ ▼           wake        ▼
+ *                                   │ WAITING ────────────► QUEUED
+ *                                   └─────────────────────────┘
+ *
+ * A spawn goes from FREE to NEW or SUSPENDED at once. Who is movable and has yielded stays RUNNING,
+ * in the queue; NOTIFIED there, it is RUNNING again with its next run.
  *
  * Flags of the word: CANCELLED, DETACHED, TOKEN (a weft_wake() not yet consumed: of processes that
  * have not run, and of movable ones), JOINER (somebody waits in weft_join), MOVABLE, ANCHORED (a
