@@ -164,7 +164,7 @@ static bool publish(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc
 	uint64_t seen = word;
 
 	if (WF_LIKELY(worker)) {
-		/* N2: release, with L3 in wf_table_find(). */
+		/* N2: release, with R3 in wf_table_find(). */
 		wf_u64_store_release(&p->word, word);
 		return true;
 	}

@@ -103,7 +103,7 @@ WF_COLD static int make_segment(struct weft_rt *rt, uint32_t n)
 		wf_u64_store_relaxed(
 			&segment[i].word, (uint64_t)table->generation << WF_WORD_GENERATION_SHIFT);
 	}
-	/* L2: release (part of the cas), with L1 in wf_table_at(). */
+	/* R2: release (part of the cas), with R1 in wf_table_at(). */
 	if (!wf_ptr_cas(&table->segments[n], &none, segment))
 		wf_free(rt, segment, bytes);
 	return 0;
@@ -120,7 +120,7 @@ static uint64_t shared_head(uint64_t head, uint64_t index_plus_1)
 /* A chain from the shared stack, NULL if it is empty. */
 static struct wf_proc *shared_pop(struct wf_table *table)
 {
-	/* L4: acquire, with L5 in shared_push(): the chain's links. */
+	/* R4: acquire, with R5 in shared_push(): the chain's links. */
 	uint64_t head = wf_u64_load_acquire(&table->shared);
 
 	while ((uint32_t)head) {
@@ -144,7 +144,7 @@ static void shared_push(struct wf_table *table, struct wf_proc *chain)
 
 	do
 		wf_u64_store_relaxed(&chain->joiner, (uint32_t)head);
-	/* L5: release (part of the cas), with L4 in shared_pop(). */
+	/* R5: release (part of the cas), with R4 in shared_pop(). */
 	while (!wf_u64_cas(
 		&table->shared, &head, shared_head(head, (uint64_t)chain->index + 1)));
 }
@@ -166,7 +166,7 @@ static int fresh_take(struct weft_rt *rt, struct wf_proc **chain_out)
 			if (r < 0)
 				return r;
 		}
-		/* L7: release (part of the cas), with L6 in wf_table_each(). */
+		/* R7: release (part of the cas), with R6 in wf_table_each(). */
 	} while (!wf_u32_cas(&table->fresh, &first, first + count));
 	*chain_out = NULL;
 	for (uint32_t i = count; i-- > 0;)
@@ -503,7 +503,7 @@ void wf_table_worker_close(struct wf_worker *worker)
 void wf_table_each(const struct wf_table *table, unsigned share, unsigned shares,
 	void (*fn)(void *ctx, struct wf_proc *proc), void *ctx)
 {
-	/* L6: acquire, with L7 in fresh_take(): the segment is there. */
+	/* R6: acquire, with R7 in fresh_take(): the segment is there. */
 	uint32_t fresh = wf_u32_load_acquire(&table->fresh);
 
 	for (uint32_t s = share; (uint64_t)s * WF_SEGMENT_SLOTS < fresh; s += shares)

@@ -82,7 +82,7 @@ void wf_table_close(struct weft_rt *rt, uint32_t *generation_highest_out);
 /* The header at `index`, NULL if there never was one. In a read section. */
 WF_INLINE struct wf_proc *wf_table_at(const struct wf_table *table, uint32_t index)
 {
-	/* L1: acquire, with L2 in make_segment(): the segment's headers are initialised. */
+	/* R1: acquire, with R2 in make_segment(): the segment's headers are initialised. */
 	struct wf_proc *segment = wf_ptr_load_acquire(&table->segments[index / WF_SEGMENT_SLOTS]);
 
 	return WF_LIKELY(segment) ? &segment[index % WF_SEGMENT_SLOTS] : NULL;
@@ -96,7 +96,7 @@ WF_INLINE struct wf_proc *wf_table_find(const struct wf_table *table, weft_pid p
 
 	if (WF_UNLIKELY(!p))
 		return NULL;
-	/* L3: acquire, with N2 and N3 in publish(): fn, arg and ext are visible. */
+	/* R3: acquire, with N2 and N3 in publish(): fn, arg and ext are visible. */
 	word = wf_u64_load_acquire(&p->word);
 	if ((wf_word_generation(word) != wf_pid_generation(pid) &&
 		    !WF_PLANTED(find_any_generation)) ||
