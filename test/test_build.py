@@ -496,7 +496,8 @@ class Labels(unittest.TestCase):
              "A1 has another meaning in core/a.c"),
             (dict(core__b_c="/*\n * b.c: also.\n *\tP1 another\n */\n"),
              "step P1 stands elsewhere too"),
-            (dict(core__README_md=readme + "* P3 (caller) again\n"), "step P3 stands elsewhere too"),
+            (dict(core__README_md=readme + "* P3 (caller) again\n"),
+             "step P3 stands elsewhere too"),
             (dict(core__b_c="/* b.c */\n/* Any; P9. Whatever. */\n/* P9, as P8. */\n"),
              "P8 is defined nowhere"),
         )
