@@ -10,6 +10,7 @@
 
 #include <errno.h>
 
+#include "core/embed.h"
 #include "core/inbox.h"
 #include "core/internal.h"
 #include "core/runtime.h"
@@ -98,6 +99,17 @@ int weft_rt_run_on_workers(
 
 /* --- a process to wait for --- */
 
+/* The thread of an embedded runtime: the process runs in its polls. */
+static int poll_until_joined(weft_rt *rt, weft_pid pid, int *result_out)
+{
+	bool goes_on = true;
+	int r;
+
+	while ((r = weft_try_join(pid, result_out)) == -EAGAIN && goes_on)
+		goes_on = wf_embed_pass(rt);
+	return r == -EAGAIN ? -EDEADLK : r;
+}
+
 /* Too many foreign threads wait already: asks again each millisecond. */
 static int join_at_last(weft_pid pid, int *result_out)
 {
@@ -121,5 +133,8 @@ int weft_rt_block_on(weft_rt *rt, weft_fn fn, void *arg, const struct weft_spawn
 		&& (opts->flags & (WEFT_DETACHED | WEFT_SUSPENDED)))
 		return -EINVAL; /* nobody could join it; nobody would start it */
 	r = weft_rt_spawn(rt, fn, arg, opts, &pid);
-	return r < 0 ? r : join_at_last(pid, result_out);
+	if (r < 0)
+		return r;
+	return wf_embed_is_owner(rt) ? poll_until_joined(rt, pid, result_out)
+				     : join_at_last(pid, result_out);
 }

@@ -291,3 +291,10 @@ bool wf_embed_drive(struct weft_rt *rt, weft_time deadline)
 			return false;
 	}
 }
+
+bool wf_embed_pass(struct weft_rt *rt)
+{
+	int r = weft_rt_poll(rt, rt->clock_virtual ? WEFT_POLL : WEFT_FOREVER);
+
+	return r != 0 || !rt->clock_virtual || wf_embed_skip(rt, WEFT_FOREVER);
+}

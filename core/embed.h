@@ -41,4 +41,7 @@ bool wf_embed_skip(struct weft_rt *rt, weft_time limit);
  */
 bool wf_embed_drive(struct weft_rt *rt, weft_time deadline);
 
+/* The same, for one poll that waits. False: with a virtual clock, nothing is ready or falls due. */
+bool wf_embed_pass(struct weft_rt *rt);
+
 #endif

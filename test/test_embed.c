@@ -533,6 +533,20 @@ Test(embed, run_polls_until_the_end, .timeout = 120)
 	runtime_end(rt);
 }
 
+Test(embed, block_on_polls_until_its_process_has_ended, .timeout = 120)
+{
+	weft_rt *rt = embedded();
+	int count = 0, result = -1;
+	weft_pid other = rt_spawned(rt, parks, NULL);
+
+	cr_assert_eq(weft_rt_block_on(rt, sleep_1ms, &count, NULL, &result), 0);
+	cr_assert_eq(result, 0);
+	cr_assert_eq(count, 1);
+	cr_assert_eq(weft_try_join(other, NULL), -EAGAIN, "the others go on");
+	runtime_end(rt);
+	cr_assert_eq(weft_try_join(other, NULL), -ESRCH);
+}
+
 Test(embed, a_stop_by_its_thread_polls_through_the_grace, .timeout = 120)
 {
 	weft_rt *rt = embedded();

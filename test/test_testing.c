@@ -172,6 +172,21 @@ Test(testing, run_tells_why_it_comes_back, .timeout = 120)
 	end(rt);
 }
 
+Test(testing, block_on_lets_time_pass, .timeout = 120)
+{
+	static char hours[] = "3h";
+	weft_rt *rt = test_rt();
+	int result = -1;
+
+	cr_assert_eq(weft_rt_block_on(rt, sleep_hours, hours, NULL, &result), 0);
+	cr_assert_eq(result, 0);
+	cr_assert_geq(weft_test_now(rt), WEFT_TEST_START + WEFT_SEC(3 * 3600));
+	cr_assert_eq(weft_rt_block_on(rt, wait_for_ever, NULL, NULL, &result), -EDEADLK);
+	cr_assert_eq(weft_test_alive(rt), 1);
+	story_is("3h ");
+	end(rt);
+}
+
 Test(testing, a_poll_moves_time_to_its_deadline_at_most, .timeout = 120)
 {
 	weft_rt *rt = test_rt();
