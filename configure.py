@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Writes build.ninja: the whole build of Weft as explicit lists. See ./configure.py --help.
+"""Writes build.ninja: the whole build of Weft as explicit lists.
 
+./configure.py --help has options and targets.
 To add a source, a test or an option, edit the tables below; ninja then runs this file again.
 build.ninja is committed as the defaults generate it, so a checkout builds without this step; it
 holds no absolute paths and nothing of the machine. Its first line records the arguments it was made
@@ -40,9 +41,9 @@ LIBRARY = [
 
 # Public headers: where they live; where they are staged (build/include) and installed (include).
 PUBLIC = {
-    "core/fail.h": "weft/fail.h",
     "core/weft.h": "weft.h",
     "core/blocking.h": "weft/blocking.h",
+    "core/fail.h": "weft/fail.h",
     "core/process.h": "weft/process.h",
     "core/scope.h": "weft/scope.h",
     "core/signal.h": "weft/signal.h",
@@ -54,10 +55,7 @@ PUBLIC = {
 }
 
 # Programs of one source, on the public headers only; built in every mode.
-EXAMPLES = [
-    "echo",
-    "echo_task", "graceful",
-]
+EXAMPLES = ["echo", "echo_task", "graceful"]
 
 # Tests: test/<name>.c each, run in every mode. The words say more:
 #   threads   it meets threads: run under ThreadSanitizer too; without it, nothing of ours in it

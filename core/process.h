@@ -15,7 +15,8 @@
  * elsewhere.
  *
  * Words used below. Threads: *any thread* (worker or not), *any process* (called from inside a
- * process). Blocks: the calling process parks, its worker runs others meanwhile.
+ * process). Blocks: the calling process parks, its worker runs others meanwhile; a task does not
+ * (WEFT_PENDING, or -EPERM: <weft/task.h> tells which calls give which).
  */
 #ifndef WEFT_PROCESS_H
 #define WEFT_PROCESS_H
@@ -109,7 +110,7 @@ struct weft_spawn_opts {
 WEFT_API int weft_spawn(weft_fn fn, void *arg, weft_pid *pid_out);
 
 /*
- * Like weft_spawn(), with options.
+ * Like weft_spawn(), with options; opts may be NULL.
  * Returns also: -EINVAL for unknown flags, an unknown priority, a stack size under 16384 or over
  * 1 GiB, a worker that does not exist, or a `size` that is 0 or of a newer release with fields set
  * that this one lacks.
@@ -150,7 +151,7 @@ WEFT_API int weft_join(weft_pid pid, int *result_out, weft_time deadline);
 
 /*
  * weft_join() that never waits and is not a point of cancellation.
- * Threads: any thread. Blocks: never. Returns: 0, -EAGAIN, -EBUSY, -ESRCH.
+ * Threads: any thread. Blocks: never. Returns: 0; -EAGAIN: it has not ended; -EBUSY, -ESRCH.
  */
 WEFT_API int weft_try_join(weft_pid pid, int *result_out);
 

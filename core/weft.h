@@ -1,5 +1,16 @@
 /*
- * <weft.h>: everything; and runtimes: create, run, stop, destroy.
+ * <weft.h>: runtimes: create, run, stop, destroy; and all other headers but the last of these:
+ *
+ *	<weft/time.h>      points in time, durations, deadlines
+ *	<weft/process.h>   processes: spawn, join, cancel, park and wake
+ *	<weft/task.h>      processes without a stack; wakers
+ *	<weft/scope.h>     processes that do not outlive the block that started them
+ *	<weft/fail.h>      how a process ends: cleanups, failure, shields, values of its own
+ *	<weft/blocking.h>  work that blocks, on threads made for it
+ *	<weft/io.h>        network I/O; servers; a network in memory
+ *	<weft/signal.h>    signals, received by processes
+ *	<weft/child.h>     child processes of the operating system
+ *	<weft/test.h>      for tests: virtual time, single steps, forced failures
  *
  * A runtime owns workers (one thread and one scheduler each), their stacks, timers and I/O. A
  * process may hold several runtimes at once; they share nothing but ids. Most programs call
@@ -188,6 +199,7 @@ WEFT_API int weft_main(const struct weft_rt_opts *opts, weft_fn fn, void *arg);
 /*
  * Makes a runtime. Returns when every worker has pinned itself and opened its drivers; if
  * one cannot, the others are ended again and opts->error names worker and step.
+ * opts: may be NULL.
  * Ownership: the caller's, until weft_rt_destroy(). Threads: any thread outside a worker. Blocks:
  * the thread, for milliseconds.
  * Returns: 0; -EINVAL (a bad option: the text says which); -ENODEV (an explicit CPU list that
@@ -227,7 +239,7 @@ WEFT_API int weft_rt_error(weft_rt *rt, unsigned n, struct weft_error *error_out
  * Threads: any thread outside a worker waits. A worker must not: from one of the runtime's own
  * processes or posts it only begins the stop and returns 0; from those of another runtime it begins
  * it too, and gives -EDEADLK unless it has ended. May be called again, also at once from several
- * threads: the shortest grace counts.
+ * threads: the shortest grace counts. Blocks: the thread, until the end or the deadline.
  * Returns: 0 (ended, or begun if called from inside); -ETIMEDOUT: something is still alive, the
  * stop goes on; -EDEADLK: the same, and it cannot be waited for here.
  */
@@ -353,13 +365,19 @@ struct weft_survivor {
  */
 WEFT_API int weft_rt_survivors(weft_rt *rt, struct weft_survivor *out, unsigned max);
 
-/* "major.minor.patch" of the library in use. Threads: any thread. */
+/* "major.minor.patch" of the library in use. Threads: any thread. Blocks: never. */
 WEFT_API const char *weft_version(void);
 
-/* A short text for a negative errno as Weft returns it. Threads: any thread. Never NULL. */
+/*
+ * A short text for a negative errno as Weft returns it; never NULL. Threads: any thread. Blocks:
+ * never.
+ */
 WEFT_API const char *weft_strerror(int error);
 
-/* The tuning the library was built with: "name=value name=value …". Threads: any thread. */
+/*
+ * The tuning the library was built with: "name=value name=value …". Threads: any thread. Blocks:
+ * never.
+ */
 WEFT_API const char *weft_build_config(void);
 
 #ifdef __cplusplus

@@ -225,8 +225,9 @@ struct weft_serve_opts {
  * (what waits in their queues has been accepted); handlers go on until they end or are cancelled.
  * EMFILE and the like, and whatever else accept(2) reports of the moment, back off without
  * spinning, with one line on the log; they never end the server.
- * Returns: 0 on stop; -ECANCELED; as weft_listen() if it cannot begin: a port in use is
- * -EADDRINUSE, also when the other user set SO_REUSEPORT.
+ * opts: may be NULL.
+ * Returns: 0 on stop; -ECANCELED; -EINVAL also for no handler, or a wrong option; as weft_listen()
+ * if it cannot begin: a port in use is -EADDRINUSE, also when the other user set SO_REUSEPORT.
  */
 WEFT_API int weft_serve(const char *address, weft_serve_fn handler, void *arg);
 WEFT_API int weft_serve_with(const char *address, weft_serve_fn handler, void *arg,

@@ -274,6 +274,13 @@ class Headers(unittest.TestCase):
                                      "-I", os.path.join(BUILD, "include"), source, cwd=place)
                     self.assertEqual(result.returncode, 0, result.stderr)
 
+    def test_weft_h_names_each_and_includes_all_but_the_one_for_tests(self):
+        comment, rest = read("core/weft.h").split("*/", 1)
+        names = {"<%s>" % name for name in configure.PUBLIC.values()} - {"<weft.h>"}
+        self.assertEqual(set(re.findall(r"(?m)^ \*\t(<weft/\w+\.h>)  ", comment)), names)
+        self.assertEqual(set(re.findall(r"(?m)^#include (<weft/.*>)$", rest)),
+                         names - {"<weft/test.h>"})
+
     def test_none_shows_what_we_are_built_of(self):
         for source in configure.PUBLIC:
             self.assertNotRegex(read(source), r"_Atomic|include\s*<(ck_|urcu|liburing|stdatomic)")
