@@ -16,24 +16,24 @@ struct slot {
 	wf_atomic_ptr rt;
 	wf_atomic_u32 uses;   /* futex for the destroyer */
 	bool taken;           /* under `lock` */
-	uint32_t generation;  /* the highest used under it; under `lock` */
+	struct wf_past past;  /* under `lock` */
 } WF_ALIGNED(WF_FALSE_SHARING);
 
 static struct slot slots[WF_RUNTIMES_MAX];
 static struct wf_spinlock lock;
 static uint64_t serial_last; /* under `lock` */
 
-int wf_registry_add(struct weft_rt *rt, uint32_t *generation_out)
+int wf_registry_add(struct weft_rt *rt, struct wf_past *past_out)
 {
 	int r = -EAGAIN;
 
 	wf_spinlock_lock(&lock);
 	for (unsigned i = 0; i < WF_FOREIGN; i++)
-		if (!slots[i].taken && slots[i].generation < GENERATION_LAST) {
+		if (!slots[i].taken && slots[i].past.generation < GENERATION_LAST) {
 			slots[i].taken = true;
 			rt->slot = i;
 			rt->serial = ++serial_last;
-			*generation_out = slots[i].generation + 1;
+			*past_out = slots[i].past;
 			r = 0;
 			break;
 		}
@@ -57,10 +57,10 @@ void wf_registry_withdraw(struct weft_rt *rt)
 		wf_futex_wait(&slot->uses, uses, weft_after(WEFT_MS(1)));
 }
 
-void wf_registry_remove(struct weft_rt *rt, uint32_t generation_highest)
+void wf_registry_remove(struct weft_rt *rt, const struct wf_past *past)
 {
 	wf_spinlock_lock(&lock);
-	slots[rt->slot].generation = generation_highest;
+	slots[rt->slot].past = *past;
 	slots[rt->slot].taken = false;
 	wf_spinlock_unlock(&lock);
 }

@@ -10,19 +10,20 @@
  *
  * A slot keeps the highest generation that any runtime used under it; the next one starts above, so
  * ids of a destroyed runtime give -ESRCH for ever. A slot whose generations are used up is retired.
+ * The same of wait numbers: a task may have left the name of a wait with another runtime (J6).
  */
 #ifndef WF_CORE_REGISTRY_H
 #define WF_CORE_REGISTRY_H
 
 #include "core/runtime.h"
 
-/* Takes a free slot: sets rt->slot, rt->serial. 0 or -EAGAIN. first generation to use comes out. */
-int wf_registry_add(struct weft_rt *rt, uint32_t *generation_out);
+/* Takes a free slot: sets rt->slot, rt->serial. 0 or -EAGAIN. */
+int wf_registry_add(struct weft_rt *rt, struct wf_past *past_out);
 
 /* Makes the slot reachable / unreachable; remove waits until nobody uses it. */
 void wf_registry_publish(struct weft_rt *rt);
 void wf_registry_withdraw(struct weft_rt *rt);
-void wf_registry_remove(struct weft_rt *rt, uint32_t generation_highest);
+void wf_registry_remove(struct weft_rt *rt, const struct wf_past *past);
 
 /* NULL if there is none. Each success needs a release. Any thread. */
 struct weft_rt *wf_registry_acquire(unsigned slot);

@@ -290,13 +290,13 @@ static int make_parts(
 	struct weft_rt *rt, const struct weft_rt_opts *opts, const struct wf_cpus *cpus)
 {
 	const char *part = "the table of processes";
-	uint32_t generation;
-	int r = wf_registry_add(rt, &generation);
+	struct wf_past past;
+	int r = wf_registry_add(rt, &past);
 
 	wf_pool_open(rt, opts->blocking_threads_max, opts->blocking_keep_alive_ns);
 	if (r < 0)
 		return refuse(rt, "runtime", r, "%d runtimes exist already", WF_RUNTIMES_MAX - 1);
-	r = wf_table_open(rt, generation);
+	r = wf_table_open(rt, &past);
 	if (r < 0)
 		goto no_table;
 	part = "the store of stacks";
@@ -340,15 +340,15 @@ no_rcu:
 no_workers:
 	wf_stack_depot_destroy(rt->depot);
 no_depot:
-	wf_table_close(rt, &generation);
+	wf_table_close(rt, &past);
 no_table:
-	wf_registry_remove(rt, generation);
+	wf_registry_remove(rt, &past);
 	return refuse(rt, "runtime", r, "%s cannot be made%s", part, wf_thread_remedy(r));
 }
 
 static void unmake_parts(struct weft_rt *rt)
 {
-	uint32_t generation;
+	struct wf_past past;
 
 	wf_pool_close(rt);
 	if (rt->stall_signal)
@@ -362,8 +362,8 @@ static void unmake_parts(struct weft_rt *rt)
 	wf_io_hooks.rt_close(rt->io);
 	unmake_workers(rt);
 	wf_stack_depot_destroy(rt->depot);
-	wf_table_close(rt, &generation);
-	wf_registry_remove(rt, generation);
+	wf_table_close(rt, &past);
+	wf_registry_remove(rt, &past);
 }
 
 static void free_rt(struct weft_rt *rt)

@@ -33,7 +33,7 @@ static struct wf_proc *chain_pop(struct wf_proc **chain)
 	return p;
 }
 
-int wf_table_open(struct weft_rt *rt, uint32_t generation)
+int wf_table_open(struct weft_rt *rt, const struct wf_past *past)
 {
 	struct wf_table *table = &rt->table;
 	size_t bytes = WF_SEGMENTS_MAX * sizeof table->segments[0];
@@ -44,7 +44,7 @@ int wf_table_open(struct weft_rt *rt, uint32_t generation)
 		return -ENOMEM;
 	memset(table->segments, 0, bytes);
 	table->limit = rt->processes_max;
-	table->generation = generation;
+	table->past = *past;
 	table->chain = WF_CHAIN;
 	while (table->chain > 1 && table->chain > share)
 		table->chain /= 2;
@@ -64,26 +64,31 @@ static void free_ext(struct weft_rt *rt, struct wf_proc *p)
 	}
 }
 
-void wf_table_close(struct weft_rt *rt, uint32_t *generation_highest_out)
+static void note_highest(uint32_t *highest, uint64_t value)
+{
+	if (value > *highest)
+		*highest = (uint32_t)value;
+}
+
+void wf_table_close(struct weft_rt *rt, struct wf_past *past_out)
 {
 	struct wf_table *table = &rt->table;
 	uint32_t fresh = fresh_count(table);
-	uint32_t highest = table->generation;
 
+	*past_out = table->past;
 	for (uint32_t i = 0; i < fresh; i++) {
 		struct wf_proc *p = wf_table_at(table, i);
-		uint32_t generation = wf_word_generation(wf_u64_load_relaxed(&p->word));
 
 		free_ext(rt, p);
-		if (generation > highest)
-			highest = generation;
+		note_highest(
+			&past_out->generation, wf_word_generation(wf_u64_load_relaxed(&p->word)));
+		note_highest(&past_out->wait_number, wf_u64_load_relaxed(&p->claim) >> 32);
 	}
 	for (uint32_t i = 0; i < WF_SEGMENTS_MAX; i++)
 		wf_free(rt, wf_ptr_load_relaxed(&table->segments[i]),
 			WF_SEGMENT_SLOTS * sizeof(struct wf_proc));
 	wf_free(rt, table->segments, WF_SEGMENTS_MAX * sizeof table->segments[0]);
 	table->segments = NULL;
-	*generation_highest_out = highest;
 }
 
 /* Makes segment n unless somebody else has. */
@@ -100,8 +105,10 @@ WF_COLD static int make_segment(struct weft_rt *rt, uint32_t n)
 	memset(segment, 0, bytes);
 	for (uint32_t i = 0; i < WF_SEGMENT_SLOTS; i++) {
 		segment[i].index = n * WF_SEGMENT_SLOTS + i;
-		wf_u64_store_relaxed(
-			&segment[i].word, (uint64_t)table->generation << WF_WORD_GENERATION_SHIFT);
+		wf_u64_store_relaxed(&segment[i].word,
+			(uint64_t)(table->past.generation + 1) << WF_WORD_GENERATION_SHIFT);
+		wf_u64_store_relaxed(&segment[i].claim,
+			(uint64_t)table->past.wait_number << 32 | WF_WINNER_CANCEL);
 	}
 	/* R2: release (part of the cas), with R1 in wf_table_at(). */
 	if (!wf_ptr_cas(&table->segments[n], &none, segment))

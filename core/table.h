@@ -67,17 +67,23 @@ struct wf_retired {
 	uint64_t in_flight;             /* headers in a grace period */
 };
 
+/* The highest that was used under a registry slot: the next runtime goes on behind it. */
+struct wf_past {
+	uint32_t generation;
+	uint32_t wait_number;
+};
+
 struct wf_table {
 	wf_atomic_ptr *segments;     /* WF_SEGMENTS_MAX of struct wf_proc[WF_SEGMENT_SLOTS] */
 	wf_atomic_u32 fresh;         /* indices below it have been handed out */
 	uint32_t limit;              /* processes_max */
 	uint32_t chain;              /* at most WF_CHAIN; less when the limit is small */
-	uint32_t generation;         /* of headers never used before */
+	struct wf_past past;         /* headers never used before begin after it */
 	wf_atomic_u64 shared;        /* {tag 32 | index + 1 of the first header of a chain} */
 };
 
-int wf_table_open(struct weft_rt *rt, uint32_t generation);
-void wf_table_close(struct weft_rt *rt, uint32_t *generation_highest_out);
+int wf_table_open(struct weft_rt *rt, const struct wf_past *past);
+void wf_table_close(struct weft_rt *rt, struct wf_past *past_out);
 
 /* The header at `index`, NULL if there never was one. In a read section. */
 WF_INLINE struct wf_proc *wf_table_at(const struct wf_table *table, uint32_t index)

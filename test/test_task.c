@@ -432,6 +432,7 @@ struct joining {
 	int results[2], joins[2];
 	unsigned polls;
 	weft_time deadline;
+	wf_atomic_u32 armed;
 };
 
 static int joins_both(void *state)
@@ -590,6 +591,51 @@ static int ends_with_a_join_armed(void *arg)
 Test(task, what_an_ended_task_had_armed_is_over, .timeout = 120)
 {
 	ONE_WORKER(ends_with_a_join_armed);
+}
+
+static int tells_that_it_arms(void *state)
+{
+	struct joining *joining = state;
+	int r = weft_join(joining->targets[0], NULL, WEFT_FOREVER);
+
+	wf_u32_store_release(&joining->armed, r == WEFT_PENDING);
+	return r;
+}
+
+static int sleeps_on(void *arg)
+{
+	wf_u32_store_release(arg, 1);
+	return weft_sleep_until(WEFT_FOREVER);
+}
+
+/*
+ * A task ends with its runtime, and leaves its name at a process of another one. The next runtime
+ * has the same place, and a process there the same header, in its first wait as well.
+ */
+Test(task, a_name_left_by_a_runtime_that_is_gone_is_nobodys, .timeout = 120)
+{
+	weft_rt *other = runtime_new(1), *rt = runtime_new(1);
+	struct joining joining = {.polls = 0};
+	wf_atomic_u32 asleep = {0};
+	weft_pid task, sleeper;
+	int result;
+
+	cr_assert_eq(weft_rt_spawn(other, parks, NULL, NULL, &joining.targets[0]), 0);
+	cr_assert_eq(weft_rt_task_spawn(rt, tells_that_it_arms, &joining, NULL, &task), 0);
+	UNTIL_FOREIGN(wf_u32_load_acquire(&joining.armed));
+	runtime_end(rt);
+	rt = runtime_new(1);
+	cr_assert_eq(weft_rt_spawn(rt, sleeps_on, &asleep, NULL, &sleeper), 0);
+	cr_assert_eq((uint32_t)sleeper.raw, (uint32_t)task.raw, "the same header");
+	UNTIL_FOREIGN(wf_u32_load_acquire(&asleep));
+	cr_assert_eq(weft_wake(joining.targets[0]), 0);
+	UNTIL_FOREIGN((result = weft_try_join(joining.targets[0], NULL)) != -EAGAIN);
+	cr_assert_eq(result, 0, "nobody waits");
+	cr_assert_eq(weft_cancel(sleeper), 0);
+	cr_assert_eq(weft_join(sleeper, &result, WEFT_FOREVER), 0);
+	cr_assert_eq(result, -ECANCELED, "it was told of an end it had not asked for");
+	runtime_end(rt);
+	runtime_end(other);
 }
 
 static int joins_itself(void *state)

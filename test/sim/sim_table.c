@@ -211,15 +211,15 @@ SIM_TEST(table, a_header_in_an_inbox_is_not_used_again)
 /* A runtime that has no workers: three threads take headers from its table. */
 static void setup_table(void)
 {
-	uint32_t generation;
+	struct wf_past past;
 
 	setup();
 	sim_invariants_leave_out(); /* there is no runtime around the table */
 	s.rt.allocator = *sim_runtime_opts(1)->allocator;
 	s.rt.worker_count = 1;
 	s.rt.processes_max = HEADERS;
-	WF_CHECK(wf_registry_add(&s.rt, &generation) == 0);
-	WF_CHECK(wf_table_open(&s.rt, generation) == 0);
+	WF_CHECK(wf_registry_add(&s.rt, &past) == 0);
+	WF_CHECK(wf_table_open(&s.rt, &past) == 0);
 	wf_registry_publish(&s.rt);
 }
 
@@ -267,7 +267,7 @@ static void check_table(void)
 {
 	unsigned taken = 0, left = 0;
 	struct wf_proc *p;
-	uint32_t generation;
+	struct wf_past past;
 
 	for (unsigned i = 0; i < HEADERS; i++)
 		taken += s.taken[i];
@@ -277,7 +277,7 @@ static void check_table(void)
 		left++;
 	}
 	sim_check(taken + left == HEADERS, "%u headers are lost", HEADERS - taken - left);
-	wf_table_close(&s.rt, &generation);
+	wf_table_close(&s.rt, &past);
 	sim_runtime_check();
 }
 
