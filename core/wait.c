@@ -238,6 +238,19 @@ bool wf_wait_claim(struct weft_rt *rt, weft_pid pid, uint32_t number)
 
 /* --- the public calls --- */
 
+WF_NOINLINE static int sleep_task(
+	struct wf_worker *worker, const struct wf_proc *p, weft_time deadline)
+{
+	int r;
+
+	if (WF_UNLIKELY(worker->operations_left == 0))
+		return wf_task_yield(worker);
+	if (deadline <= worker->now)
+		wf_budget_take();
+	r = arm_wait(worker, p, deadline, false); /* nobody is to claim it */
+	return r == -ECANCELED || r == WEFT_PENDING ? r : 0;
+}
+
 int weft_sleep_until(weft_time deadline)
 {
 	struct wf_worker *worker;
@@ -247,16 +260,14 @@ int weft_sleep_until(weft_time deadline)
 
 	if (WF_UNLIKELY(!p))
 		return -EPERM;
+	if (WF_UNLIKELY(wf_proc_is_task(p)))
+		return sleep_task(worker, p, deadline);
 	/* Over already, it would not switch: others must have their turn. */
-	if (deadline <= weft_now_coarse())
+	if (deadline <= worker->now)
 		wf_budget_take();
-	if (WF_UNLIKELY(wf_proc_is_task(p))) {
-		r = arm_wait(worker, p, deadline, false); /* nobody is to claim it */
-	} else {
-		wf_wait_begin(&wait);
-		r = wf_wait_park(&wait, deadline);
-	}
-	return r == -ECANCELED || r == WEFT_PENDING ? r : 0;
+	wf_wait_begin(&wait);
+	r = wf_wait_park(&wait, deadline);
+	return r == -ECANCELED ? r : 0;
 }
 
 /* T1: a movable process's token. Acquire (the RMW), with W8 and W9 in wake.c. */

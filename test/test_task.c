@@ -335,6 +335,41 @@ Test(task, sleeps_are_never_early_and_end_by_cancel, .timeout = 120)
 	cr_assert_eq(in_runtime(2, sleeps_in_tasks, NULL), 1);
 }
 
+/* Progress by whatever call: none of them holds the worker. */
+static int goes_on_for_ever(void *state)
+{
+	struct steps *steps = state;
+	int r = 0;
+
+	steps->polls++;
+	while (r == 0 && steps->got[0] < 1000) {
+		if (steps->got[1] == 1)
+			cr_assert_eq(weft_wake(weft_self()), 0);
+		r = steps->got[1] == 0 ? weft_sleep_until(weft_now_coarse())
+		    : steps->got[1] == 1 ? weft_park(WEFT_FOREVER)
+					 : weft_consume();
+		steps->got[0] += r == 0;
+	}
+	return r;
+}
+
+static int never_has_to_wait(void *arg)
+{
+	(void)arg;
+	for (int call = 0; call < 3; call++) {
+		struct steps steps = {.got = {0, call}};
+
+		cr_assert_eq(joined(task(goes_on_for_ever, &steps)), 0);
+		cr_assert_geq(steps.polls, 1000 / 129, "call %d: %u polls", call, steps.polls);
+	}
+	return 1;
+}
+
+Test(task, calls_that_need_not_wait_end_a_run_all_the_same, .timeout = 120)
+{
+	ONE_WORKER(never_has_to_wait);
+}
+
 /* Two deadlines in one run: the earlier one wakes. */
 static int sleeps_twice_at_once(void *state)
 {
