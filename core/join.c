@@ -344,6 +344,9 @@ static int join(weft_pid pid, const struct ending *ending, weft_time deadline)
 		r = try_result(&visit, p, pid, ending);
 	if (r == -EAGAIN && visit.worker && !in_process)
 		r = -EPERM; /* a post: its worker must not block */
+	/* Late before a name is left: a task may have left one here in this run. */
+	if (r == -EAGAIN && in_process && deadline != WEFT_POLL && deadline <= visit.worker->now)
+		r = -ETIME;
 	if (r == -EAGAIN && !visit.worker && deadline != WEFT_POLL && wf_embed_is_owner(visit.rt))
 		r = -EDEADLK; /* who would poll? */
 	if (r != -EAGAIN || deadline == WEFT_POLL) {

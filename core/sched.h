@@ -27,7 +27,9 @@
  * An object that serves both bodies does the same in the same order, and this besides:
  *
  *	int r = wf_wait_check_once();             instead of wf_wait_check()
- *	… try; if that cannot succeed: begin, publish, as above: by value, in a slot of the
+ *	… try; if that cannot succeed, and the deadline is not past already (the name to be taken
+ *	out then could be one that an earlier call of the run has left, of the same number): begin,
+ *	publish, as above: by value, in a slot of the
  *	object's (wf_wait_in_task(): not a waiter on the stack). Its own name in the slot, of
  *	whatever number, is replaced; so is another one if wf_wait_is_over() …
  *	r = wf_wait_park(&wait, deadline);        in a task: WEFT_PENDING; leave the name;

@@ -557,6 +557,40 @@ Test(task, a_join_given_up_leaves_the_target_joinable, .timeout = 120)
 	ONE_WORKER(gives_up_joins);
 }
 
+/* The second call's deadline is past: the first one's wait is not. */
+static int joins_twice_in_a_run(void *state)
+{
+	struct joining *joining = state;
+	int r = weft_join(joining->targets[0], &joining->results[0], WEFT_FOREVER);
+
+	if (joining->polls++ == 0) {
+		cr_assert_eq(r, WEFT_PENDING);
+		cr_assert_eq(weft_join(joining->targets[0], NULL, weft_now_coarse()), -ETIME);
+	}
+	return r;
+}
+
+static int waits_by_the_first_join(void *arg)
+{
+	struct life life = {.pending = 1, .result = 5};
+	struct joining joining = joining_of(task(lives, &life), (weft_pid){0});
+	weft_pid pid = task(joins_twice_in_a_run, &joining);
+
+	(void)arg;
+	settle();
+	cr_assert_eq(weft_wake(joining.targets[0]), 0);
+	settle();
+	cr_assert_eq(joining.polls, 2, "nobody told it of the end");
+	cr_assert_eq(joined(pid), 0);
+	cr_assert_eq(joining.results[0], 5);
+	return 1;
+}
+
+Test(task, a_second_join_that_is_late_leaves_the_first, .timeout = 120)
+{
+	ONE_WORKER(waits_by_the_first_join);
+}
+
 /* Arms a join, and does not come back to it. */
 static int joins_and_forgets(void *state)
 {
