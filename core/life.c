@@ -260,26 +260,50 @@ static void add_survivor(struct survivors *survivors, const struct weft_survivor
 	survivors->count++;
 }
 
-/* The run state of a process that has an owner is the owner's: all that others see is who runs. */
-static const char *state_name(const struct weft_rt *rt, const struct wf_proc *p, uint64_t word)
+static bool is_run_by(const struct wf_worker *worker, const struct wf_proc *p)
+{
+	uint64_t watch = wf_u64_load_relaxed(&worker->watch);
+
+	return wf_watch_kind(watch) == WF_WATCH_PROCESS && wf_watch_index(watch) == p->index;
+}
+
+/* The worker that runs it; -1: none does. */
+static int runner_of(const struct weft_rt *rt, const struct wf_proc *p, uint64_t word)
+{
+	switch (word & (WF_WORD_PHASE | WF_WORD_TASK)) {
+	case WF_NEW | WF_WORD_TASK: /* its first run, on any worker */
+		for (unsigned i = 0; i < rt->worker_count; i++)
+			if (is_run_by(&rt->workers[i], p))
+				return (int)i;
+		return -1;
+	case WF_NEW:
+		return -1;
+	default:
+		return is_run_by(&rt->workers[wf_word_owner(word)], p) ? (int)wf_word_owner(word)
+								       : -1;
+	}
+}
+
+/*
+ * The run state of a process that has an owner is the owner's, and a movable one that has yielded
+ * stays RUNNING: all that others see is who runs.
+ */
+static const char *state_name(uint64_t word, int runner)
 {
 	enum wf_phase phase = wf_word_phase(word);
-	uint64_t watch;
 
-	if (phase != WF_OWNED)
-		return wf_phase_name(phase);
-	watch = wf_u64_load_relaxed(&rt->workers[wf_word_owner(word)].watch);
-	return wf_watch_kind(watch) == WF_WATCH_PROCESS && wf_watch_index(watch) == p->index
-		? wf_phase_name(WF_RUNNING)
-		: wf_phase_name(WF_WAITING);
+	if (runner >= 0)
+		return wf_phase_name(WF_RUNNING);
+	if (phase == WF_OWNED)
+		return wf_phase_name(WF_WAITING);
+	if (phase == WF_RUNNING || phase == WF_NOTIFIED)
+		return wf_phase_name(WF_QUEUED);
+	return wf_phase_name(phase);
 }
 
 static bool has_owner(uint64_t word)
 {
-	enum wf_phase phase = wf_word_phase(word);
-
-	return phase == WF_OWNED || phase == WF_RUNNING || phase == WF_NOTIFIED
-		|| (word & (WF_WORD_PLACED | WF_WORD_ANCHORED));
+	return wf_word_phase(word) == WF_OWNED || (word & (WF_WORD_PLACED | WF_WORD_ANCHORED));
 }
 
 static void add_process(void *ctx, struct wf_proc *p)
@@ -287,13 +311,14 @@ static void add_process(void *ctx, struct wf_proc *p)
 	struct survivors *survivors = ctx;
 	uint64_t word = wf_u64_load_acquire(&p->word);
 	enum wf_phase phase = wf_word_phase(word);
-	struct weft_survivor survivor = { .worker = -1 };
+	int runner = runner_of(survivors->rt, p, word);
+	struct weft_survivor survivor = { .worker = runner };
 
 	if (phase == WF_FREE || phase == WF_DONE)
 		return;
 	survivor.pid = wf_pid_make(wf_word_generation(word), survivors->rt->slot, p->index);
-	survivor.state = state_name(survivors->rt, p, word);
-	if (has_owner(word))
+	survivor.state = state_name(word, runner);
+	if (runner < 0 && has_owner(word))
 		survivor.worker = (int)wf_word_owner(word);
 	/* A reservation's is being made. */
 	if (phase != WF_RESERVED)

@@ -370,3 +370,43 @@ Test(control, survivors_are_told_with_name_state_and_worker, .timeout = 120)
 	wf_u32_store_release(&release, 1);
 	runtime_end(rt);
 }
+
+static int yields_until_released(void *arg)
+{
+	(void)arg;
+	UNTIL(wf_u32_load_relaxed(&release));
+	return 0;
+}
+
+/* In its first run, and so in the table as it was spawned. */
+static int runs_as_a_task(void *arg)
+{
+	struct weft_survivor list[4];
+	int count = weft_rt_survivors(weft_rt_current(), list, 4);
+
+	cr_assert_str_eq(find(list, count, weft_self())->state, "running");
+	cr_assert_eq(find(list, count, weft_self())->worker, 0);
+	return *(int *)arg;
+}
+
+static int looks_at_who_yields(void *arg)
+{
+	struct weft_survivor list[4];
+	weft_pid pid = spawned_with(yields_until_released, NULL, WEFT_MOVABLE, 0), task;
+	int count;
+
+	for (int i = 0; i < 4; i++)
+		cr_assert_eq(weft_yield(), 0);
+	count = weft_rt_survivors(weft_rt_current(), list, 4);
+	cr_assert_str_eq(find(list, count, pid)->state, "queued");
+	cr_assert_eq(find(list, count, pid)->worker, -1);
+	cr_assert_eq(weft_task_spawn(runs_as_a_task, arg, NULL, &task), 0);
+	cr_assert_eq(joined(task), 7);
+	wf_u32_store_relaxed(&release, 1);
+	return joined(pid);
+}
+
+Test(control, survivors_that_may_move_run_or_are_queued, .timeout = 120)
+{
+	cr_assert_eq(in_runtime(1, looks_at_who_yields, &(int){7}), 0);
+}
