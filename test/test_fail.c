@@ -603,6 +603,167 @@ Test(fail, without_memory_has_a_code_and_no_message, .timeout = 120)
 	runtime_end(rt);
 }
 
+/* ---- Tasks ---------------------------------------------------------------------------------- */
+
+/* Defers in its first run; in the second one more, in a frame, and fails in a deeper one. */
+static void fails_deeper(struct story *story)
+{
+	struct weft_deferred inner;
+
+	cr_assert_eq(weft_defer(&inner, tell_c, story), 0);
+	tell(story, '!');
+	weft_fail(-EPROTO, "at run %d", story->results[0]);
+}
+
+static int fails_in_its_second_run(void *state)
+{
+	struct story *story = state;
+
+	if (story->results[0]++ == 0) {
+		defer(story, 0, tell_a);
+		defer(story, 1, tell_b);
+		return weft_park(WEFT_FOREVER);
+	}
+	story->results[1] = weft_park(WEFT_POLL);
+	fails_deeper(story);
+	return 0;
+}
+
+struct told {
+	unsigned before, after, ended;
+	struct weft_exit end;
+};
+
+static void told_before(void *ctx, weft_pid pid)
+{
+	(void)pid;
+	((struct told *)ctx)->before++;
+}
+
+static void told_after(void *ctx, weft_pid pid)
+{
+	(void)pid;
+	((struct told *)ctx)->after++;
+}
+
+static void told_end(void *ctx, const struct weft_exit *end)
+{
+	struct told *told = ctx;
+
+	told->ended++;
+	told->end = *end;
+}
+
+static int ends_a_task(void *arg)
+{
+	struct story *story = arg;
+
+	UNTIL(story->results[0] == 1);
+	for (int i = 0; i < 4; i++) /* it has armed, and waits */
+		cr_assert_eq(weft_yield(), 0);
+	return story->results[2] ? weft_cancel(story->pid) : weft_wake(story->pid);
+}
+
+/* results[2]: cancelled, not woken. */
+static void fails_as_a_task(unsigned flags, bool cancelled)
+{
+	struct told told = {0};
+	struct weft_hooks hooks = {.size = sizeof hooks, .ctx = &told, .before_run = told_before,
+		.after_run = told_after, .process_end = told_end};
+	struct weft_spawn_opts opts = {
+		.size = sizeof opts, .name = "hero", .flags = flags, .arg_dtor = tell_dropped};
+	struct story story = {.results = {0, 0, cancelled}};
+	struct weft_exit end = {.size = sizeof end};
+	weft_rt *rt = runtime_new_with(&(struct weft_rt_opts){.workers = 1, .hooks = &hooks});
+
+	cr_assert_eq(weft_rt_task_spawn(rt, fails_in_its_second_run, &story, &opts, &story.pid), 0);
+	cr_assert_eq(runtime_do(rt, ends_a_task, &story), 0);
+	cr_assert_eq(weft_join_exit(story.pid, &end, WEFT_FOREVER), 0);
+	cr_assert_eq(runtime_do(rt, returns, &(int){6}), 6, "its worker goes on");
+	runtime_end(rt);
+	cr_assert_str_eq(story.text, "!cba.");
+	cr_assert_eq(story.results[0], 2);
+	cr_assert_eq(story.results[1], cancelled ? -ECANCELED : 0);
+	cr_assert(end.failed);
+	cr_assert_eq(end.result, -EPROTO);
+	cr_assert_str_eq(end.name, "hero");
+	cr_assert_str_eq(end.message, "at run 2");
+	cr_assert_eq(told.ended, 3);
+	cr_assert_eq(told.after, told.before, "each run has its two hooks");
+}
+
+Test(fail, in_a_task_runs_the_cleanups_of_all_its_runs, .timeout = 120)
+{
+	fails_as_a_task(0, false);
+	fails_as_a_task(WEFT_PINNED, false);
+	fails_as_a_task(0, true);
+	fails_as_a_task(WEFT_PINNED, true);
+}
+
+static int fails_as_another(void *state)
+{
+	if (*(int *)state < 0)
+		weft_fail(*(int *)state, "told");
+	return *(int *)state;
+}
+
+/* In rows, as new tasks run: those that fail between those that end. */
+static int watches_tasks_fail(void *arg)
+{
+	enum { CROWD = 600 };
+	weft_pid pids[CROWD];
+	int codes[CROWD];
+
+	(void)arg;
+	for (int i = 0; i < CROWD; i++) {
+		codes[i] = i % 7 == 3 || i % 5 == 4 ? -i : i;
+		cr_assert_eq(weft_task_spawn(fails_as_another, &codes[i], NULL, &pids[i]), 0);
+	}
+	for (int i = 0; i < CROWD; i++)
+		cr_assert_eq(joined(pids[i]), codes[i]);
+	return 3;
+}
+
+Test(fail, of_a_task_ends_that_one_and_no_other, .timeout = 120)
+{
+	cr_assert_eq(in_runtime(1, watches_tasks_fail, NULL), 3);
+	cr_assert_eq(in_runtime(2, watches_tasks_fail, NULL), 3);
+}
+
+/* With a wait, a timer, a yield armed in the run that fails, and into failures. */
+static int arms_and_fails(void *state)
+{
+	struct story *story = state;
+
+	cr_assert_eq(weft_join(story->pid, NULL, weft_after(WEFT_SEC(3600))), WEFT_PENDING);
+	cr_assert_eq(weft_sleep_until(weft_after(WEFT_SEC(3600))), WEFT_PENDING);
+	cr_assert_eq(weft_yield(), WEFT_PENDING);
+	return fails_into_failures(story);
+}
+
+static int watches_one_that_armed(void *arg)
+{
+	struct story *story = arg;
+	struct weft_exit end = {.size = sizeof end};
+	weft_pid pid;
+
+	story->pid = spawned(parks, NULL);
+	cr_assert_eq(weft_task_spawn(arms_and_fails, story, NULL, &pid), 0);
+	cr_assert_eq(weft_join_exit(pid, &end, WEFT_FOREVER), 0);
+	cr_assert_eq(end.result, -EBADMSG);
+	cr_assert_str_eq(end.message, "body");
+	cr_assert_eq(weft_wake(story->pid), 0);
+	return joined(story->pid);
+}
+
+Test(fail, of_a_task_ends_what_it_had_armed, .timeout = 120)
+{
+	struct story story = {0};
+
+	cr_assert_eq(in_runtime(1, watches_one_that_armed, &story), 0);
+	cr_assert_str_eq(story.text, "fbsca");
+}
+
 /* ---- Shields -------------------------------------------------------------------------------- */
 
 static int nests(void *arg)
