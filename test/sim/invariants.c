@@ -579,6 +579,15 @@ static bool needs_no_section(const struct sim_touch *touch)
 	return is_one_of(touch->function, functions);
 }
 
+/* The first store to a header that the table has handed out. */
+static bool takes_header(const struct sim_touch *touch, const struct wf_proc *p)
+{
+	static const char *const functions[] = {"take", "spawn_plain", NULL};
+
+	return touch->access == SIM_STORES && touch->address != &p->word &&
+	       is_one_of(touch->function, functions);
+}
+
 /* What may happen to a header past its grace period. */
 static bool is_harmless(const struct sim_touch *touch, const struct wf_proc *p)
 {
@@ -630,7 +639,7 @@ static void touch_header(const struct sim_touch *touch)
 		return;
 	sim_check(sim_rcu_is_online(sim_thread_self()) || needs_no_section(touch),
 		"a header is touched outside a read section: %s", touch->function);
-	if (touch->access == SIM_STORES && strcmp(touch->function, "take") == 0) {
+	if (takes_header(touch, p)) {
 		touch_taken(touch, shadow, p);
 		return;
 	}
