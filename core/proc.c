@@ -57,8 +57,11 @@ struct wf_ext *wf_proc_ext(struct weft_rt *rt, struct wf_proc *p)
 	if (!ext)
 		return NULL;
 	memset(ext, 0, sizeof *ext);
-	/* B5: release, with B6 in wf_proc_name(): else that one sees the memory's past. */
-	wf_ptr_store_release(&p->ext_shared, ext);
+	/*
+	 * B5: release, with B6 in wf_proc_name(): else that one sees the memory's past. An RMW only
+	 * for simulations, where a store waits, and p's own plain loads would not find it.
+	 */
+	(void)wf_ptr_exchange(&p->ext_shared, ext);
 	return ext;
 }
 
