@@ -23,7 +23,9 @@ static struct {
 	weft_pid pid;
 	unsigned polls, rounds;
 	int results[2];
-	unsigned tries[2];
+	unsigned tries[4];
+	bool late[4];
+	struct weft_deferred defers[4];
 	weft_time deadline;
 } s;
 
@@ -490,6 +492,77 @@ SIM_TEST(task, no_fire_is_lost)
 SIM_TEST(task, a_fire_that_does_not_exchange_is_lost)
 {
 	sim_must_find(&firing, WF_PLANTED_waker_fires_by_load, 20 * SCHEDULES);
+}
+
+/* --- failures --- */
+
+enum { FAILING = 4 };
+
+static void drops(void *arg)
+{
+	((struct body *)arg)->dropped++;
+}
+
+/* Fails in its first run or its second, or not at all; by then it may have armed this and that. */
+static int may_fail(void *arg)
+{
+	struct body *body = arg;
+	unsigned n = (unsigned)body_number(body);
+	bool first = s.tries[n]++ == 0;
+
+	body_enter(body);
+	if (first && n % 2)
+		sim_check(weft_defer(&s.defers[n], drops, body) == 0, "weft_defer");
+	if (sim_random(2))
+		(void)object_await(&s.objects[0], WEFT_SEC(HOUR));
+	if (sim_random(2))
+		(void)weft_yield();
+	if (first && s.late[n])
+		(void)weft_wake(weft_self());
+	body_leave(body);
+	if (first && s.late[n])
+		return WEFT_PENDING;
+	if (sim_random(3) == 0)
+		return (int)n;
+	weft_fail(-(int)n - 1, "told by %u", n);
+}
+
+static void fail_in_rows(unsigned number)
+{
+	weft_pid pids[FAILING];
+
+	if (number == 1) {
+		gate_await(&s.go);
+		(void)object_happen(&s.objects[0]);
+		(void)weft_cancel(s.pid);
+		return;
+	}
+	scene_create(1 + (unsigned)sim_random(2));
+	for (unsigned n = 0; n < FAILING; n++) {
+		s.late[n] = sim_random(2);
+		pids[n] = task_spawn(may_fail, &scene.bodies[n], sim_random(3) ? 1 : 0, any_flags());
+	}
+	s.pid = pids[0];
+	gate_open(&s.go);
+	for (unsigned n = 0; n < FAILING; n++) {
+		struct weft_exit told = {.size = sizeof(told)};
+		int r;
+
+		(void)weft_wake(pids[n]);
+		r = weft_join_exit(pids[n], &told, WEFT_FOREVER);
+		sim_check(r == 0 && told.result == (told.failed ? -(int)n - 1 : (int)n),
+			"joined: %d, result %d", r, told.result);
+		sim_check(scene.bodies[n].dropped == n % 2, "%u cleanups", scene.bodies[n].dropped);
+	}
+	sim_thread_join(1);
+	scene_destroy();
+}
+
+SCENE(failing, "4 tasks, some of which fail", 2, fail_in_rows);
+
+SIM_TEST(task, those_that_fail_leave_their_worker_as_it_was)
+{
+	sim_must_pass(&failing, 2 * SCHEDULES);
 }
 
 /* --- a stop --- */
