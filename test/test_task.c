@@ -1096,11 +1096,32 @@ static int serves_nobody(int fd, void *arg)
 	return fd;
 }
 
+static int must_not_run(void *arg)
+{
+	(void)arg;
+	cr_assert_fail("it was refused");
+	return 0;
+}
+
 static int calls_what_it_must_not(void *state)
 {
+	struct weft_scope_opts scope_opts = {.size = sizeof scope_opts};
 	struct transfer *transfer = state;
+	struct weft_scope scope;
+	int result = 1, status = 1;
 	char byte = 0;
 
+	cr_assert_eq(weft_blocking(must_not_run, NULL, &result, WEFT_FOREVER), -EPERM);
+	cr_assert_eq(weft_blocking(must_not_run, NULL, &result, WEFT_POLL), -EPERM);
+	cr_assert_eq(weft_block_in_place(must_not_run, NULL, &result), -EPERM);
+	cr_assert_eq(weft_signal_wait(WEFT_FOREVER), -EPERM);
+	cr_assert_eq(weft_child_wait(transfer->fd, &status, WEFT_FOREVER), -EPERM);
+	cr_assert_eq(weft_scope_open(&scope, &scope_opts), -EPERM);
+	cr_assert_eq(weft_connect("mem:nobody", WEFT_FOREVER), -EPERM);
+	cr_assert_eq(weft_rt_block_on(weft_rt_current(), must_not_run, NULL, NULL, &result),
+		-EDEADLK);
+	cr_assert_eq(weft_rt_poll(weft_rt_current(), WEFT_POLL), -EINVAL, "not embedded");
+	cr_assert(result == 1 && status == 1);
 	cr_assert_eq(weft_read_exact(transfer->fd, &byte, 1, WEFT_FOREVER), -EPERM);
 	cr_assert_eq(weft_write_all(transfer->fd, &byte, 1, WEFT_FOREVER), -EPERM);
 	cr_assert_eq(weft_connect("tcp:127.0.0.1:1", WEFT_FOREVER), -EPERM);
