@@ -17,6 +17,7 @@
 
 #include "core/internal.h"
 #include "core/runtime.h"
+#include "timer/clock.h"
 
 /* A thread's `word`: whether a wake needs a system call. */
 enum { WORD_IDLE, WORD_ASLEEP, WORD_WOKEN };
@@ -193,6 +194,7 @@ static int thread_start(struct wf_pool *pool, struct wf_pool_thread *thread, str
 	int r;
 
 	wf_spinlock_lock(&pool->lock);
+	thread->id = 0;
 	thread->proven = false;
 	thread->idle = false;
 	hand(thread, job);
@@ -288,7 +290,7 @@ int wf_pool_submit(struct weft_rt *rt, struct wf_job *job)
 			return 0;
 		}
 		wf_spinlock_unlock(&pool->lock);
-		wf_futex_wait(&pool->starts, seen, weft_after(START_WAIT_NS));
+		wf_futex_wait(&pool->starts, seen, wf_clock_now_ns() + START_WAIT_NS);
 		wf_spinlock_lock(&pool->lock);
 	}
 	pool->serving += serves;
@@ -328,6 +330,20 @@ enum wf_taken wf_pool_take_back(struct weft_rt *rt, struct wf_job *job)
 	}
 	wf_spinlock_unlock(&pool->lock);
 	return taken;
+}
+
+bool wf_pool_is_within(struct weft_rt *rt)
+{
+	struct wf_pool *pool = &rt->pool;
+	uintptr_t id = wf_thread_id();
+	struct wf_link *link;
+
+	wf_spinlock_lock(&pool->lock);
+	for (link = pool->busy.next; link != &pool->busy; link = link->next)
+		if (thread_of(link)->id == id)
+			break;
+	wf_spinlock_unlock(&pool->lock);
+	return link != &pool->busy;
 }
 
 /* --- a thread's life --- */
@@ -455,6 +471,7 @@ static void serve(void *arg)
 	if (pool->cpus_known)
 		(void)wf_thread_set_cpus(&pool->cpus);
 	wf_spinlock_lock(&pool->lock);
+	self->id = wf_thread_id();
 	(void)look(pool, self, &job);
 	wf_spinlock_unlock(&pool->lock);
 	while (job || (job = await_job(pool, self)))

@@ -66,6 +66,7 @@ struct wf_pool_thread {
 	struct weft_rt *rt;
 	struct wf_job *job;  /* what it runs, or is to run */
 	wf_atomic_u64 since; /* when it began that; relaxed, by the thread */
+	uintptr_t id;        /* wf_thread_id(); 0: it has not begun */
 	pthread_t handle;
 	bool proven;         /* it has been started, and `handle` is known */
 	bool idle;
@@ -107,6 +108,9 @@ void wf_pool_close(struct weft_rt *rt);
  * never for long: where a thread must be made it takes a system call of some 20 us.
  */
 int wf_pool_submit(struct weft_rt *rt, struct wf_job *job);
+
+/* The calling thread runs a job of this runtime's, which the runtime's end would wait for. */
+bool wf_pool_is_within(struct weft_rt *rt);
 
 enum wf_taken {
 	WF_TAKEN_BACK, /* it has not run, and never will */

@@ -529,7 +529,7 @@ int weft_rt_run(weft_rt *rt)
 {
 	struct weft_error error;
 
-	if (wf_worker_self())
+	if (wf_worker_self() || wf_pool_is_within(rt))
 		return -EDEADLK;
 	if ((rt->flags & WEFT_RT_EMBEDDED) && !wf_embed_is_owner(rt))
 		return -EPERM;
@@ -549,6 +549,8 @@ int weft_rt_stop(weft_rt *rt, weft_time grace_ns, weft_time deadline)
 	wf_life_begin_stop(rt, grace_ns);
 	if (self)
 		return self->rt == rt || has_ended(rt) ? 0 : -EDEADLK;
+	if (wf_pool_is_within(rt))
+		return 0;
 	if (await_end(rt, deadline))
 		return 0;
 	wf_life_log_survivors(rt);
@@ -561,7 +563,7 @@ int weft_rt_destroy(weft_rt *rt, weft_time deadline)
 
 	if (!rt)
 		return 0;
-	if (wf_worker_self())
+	if (wf_worker_self() || wf_pool_is_within(rt))
 		return -EDEADLK;
 	if (!has_ended(rt)) {
 		if (rt->forced && !wf_rt_is_draining(rt))

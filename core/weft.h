@@ -221,7 +221,8 @@ WEFT_API int weft_rt_start(weft_rt *rt);
  * Threads: one thread, outside every worker; with WEFT_RT_SIGNALS the one that made the runtime.
  * Blocks: the thread.
  * Returns: 0, or the first error; weft_rt_error() tells all. -EINTR: a signal to stop that nobody
- * handled. -EDEADLK from a worker; -EPERM: of an embedded runtime, on another thread than its own.
+ * handled. -EDEADLK from a worker, or in the runtime's own blocking work; -EPERM: of an embedded
+ * runtime, on another thread than its own.
  */
 WEFT_API int weft_rt_run(weft_rt *rt);
 
@@ -237,9 +238,10 @@ WEFT_API int weft_rt_error(weft_rt *rt, unsigned n, struct weft_error *error_out
  * process is cancelled; (3) the workers run until nothing is alive; (4, 5) they end.
  * grace_ns: a duration. deadline: absolute, for all of it; survivors are then named on the log.
  * Threads: any thread outside a worker waits. A worker must not: from one of the runtime's own
- * processes or posts it only begins the stop and returns 0; from those of another runtime it begins
- * it too, and gives -EDEADLK unless it has ended. May be called again, also at once from several
- * threads: the shortest grace counts. Blocks: the thread, until the end or the deadline.
+ * processes or posts it only begins the stop and returns 0 (so it does in blocking work of the
+ * runtime's); from those of another runtime it begins it too, and gives -EDEADLK unless it has
+ * ended. May be called again, also at once from several threads: the shortest grace counts.
+ * Blocks: the thread, until the end or the deadline.
  * Returns: 0 (ended, or begun if called from inside); -ETIMEDOUT: something is still alive, the
  * stop goes on; -EDEADLK: the same, and it cannot be waited for here.
  */
@@ -250,7 +252,7 @@ WEFT_API int weft_rt_stop(weft_rt *rt, weft_time grace_ns, weft_time deadline);
  * Threads: any thread outside every worker; nobody may use `rt` during or after it (ids stay
  * harmless). Blocks: until the deadline.
  * Returns: 0; -EBUSY: something outlived the deadline, and nothing was freed; call again. -EDEADLK
- * from a worker, its own or another runtime's.
+ * from a worker, its own or another runtime's, and in the runtime's own blocking work.
  */
 WEFT_API int weft_rt_destroy(weft_rt *rt, weft_time deadline);
 

@@ -680,6 +680,38 @@ Test(blocking, a_stop_drops_what_has_not_begun_and_need_not_run, .timeout = 120)
 	runtime_end(rt);
 }
 
+static int ends_its_runtime(void *arg)
+{
+	cr_assert_eq(weft_rt_run(arg), -EDEADLK);
+	cr_assert_eq(weft_rt_destroy(arg, WEFT_FOREVER), -EDEADLK);
+	cr_assert_eq(weft_rt_stop(arg, 0, WEFT_FOREVER), 0);
+	return 0;
+}
+
+static int calls_ends_its_runtime(void *arg)
+{
+	int result = -1;
+
+	cr_assert_eq(weft_block_in_place(ends_its_runtime, arg, &result), 0);
+	return result;
+}
+
+/* Waiting there would be for itself. */
+Test(blocking, work_may_begin_the_stop_of_its_runtime, .timeout = 120)
+{
+	weft_rt *rt = pool_of(1, 1);
+	weft_pid pid;
+
+	cr_assert_eq(post(rt, ends_its_runtime, rt, 0, NULL), 0);
+	UNTIL_FOREIGN(post(rt, counts_itself, NULL, 0, NULL) == -ESHUTDOWN);
+	cr_assert_eq(weft_rt_stop(rt, 0, WEFT_FOREVER), 0);
+	runtime_end(rt);
+	rt = pool_of(1, 1);
+	cr_assert_eq(weft_rt_spawn(rt, calls_ends_its_runtime, rt, NULL, &pid), 0);
+	cr_assert_eq(weft_join(pid, NULL, WEFT_FOREVER), 0);
+	runtime_end(rt);
+}
+
 /* What a started runtime waits for, with nothing else alive and all workers asleep. */
 Test(blocking, a_post_holds_the_runtime_open, .timeout = 120)
 {
