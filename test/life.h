@@ -1,6 +1,7 @@
 /*
- * life.h: scenario P1: one process for each way to end, to be asked for, and to be cancelled. In
- * real threads by test_life.c, in the simulator by sim/sim_life.c, which define
+ * life.h: scenario P1: one process for each way to end, to be asked for, and to be cancelled, as a
+ * fiber and as a task. In real threads by test_life.c, in the simulator by sim/sim_life.c, which
+ * define
  *
  *	LIFE_CHECK(condition, format, …)   ends the test
  *	LIFE_PAUSE()                       in the loop of a thread that waits for another one
@@ -37,9 +38,10 @@ struct life_case {
 	enum life_cancel cancel;
 	bool detached;
 	bool movable;
+	bool task;
 };
 
-#define LIFE_CASES (LIFE_ENDS * LIFE_JOINS * LIFE_CANCELS * 2 * 2)
+#define LIFE_CASES (LIFE_ENDS * LIFE_JOINS * LIFE_CANCELS * 2 * 2 * 2)
 
 enum life_place { LIFE_BEGINS, LIFE_RUNS, LIFE_PARKS, LIFE_CLEANS, LIFE_IS_DROPPED };
 
@@ -68,6 +70,7 @@ static struct life_case life_case(unsigned n)
 	n /= LIFE_CANCELS;
 	is.detached = n & 1;
 	is.movable = n >> 1 & 1;
+	is.task = n >> 2 & 1;
 	return is;
 }
 
@@ -85,22 +88,43 @@ static bool life_is_cancelled(const struct life *life)
 	return life->is.cancel != LIFE_NEVER && life->is.cancel != LIFE_AFTER_END;
 }
 
-/* Runs first: told of a cancel, but not under a shield, where it may park. */
-static void life_inner(void *arg)
+/* A fiber's cleanup is told of a cancel, but not under a shield, where it may park. */
+static void life_waits(const struct life *life)
 {
-	struct life *life = arg;
-	int r;
+	int r = weft_yield();
 
-	LIFE_CHECK(++life->inners == 1 && life->outers == 0, "the last cleanup is not the first");
-	LIFE_CHECK(weft_local_get(life->key) == life, "a value is gone before the cleanups");
-	life_reach(life, LIFE_CLEANS, life->is.cancel == LIFE_IN_CLEANUP);
-	r = weft_yield();
 	LIFE_CHECK(r == (life_is_cancelled(life) ? -ECANCELED : 0), "in a cleanup: %d", r);
 	LIFE_CHECK(weft_shield_begin() == 0, "no shield");
 	r = weft_yield();
 	LIFE_CHECK(r == 0, "a yield under a shield: %d", r);
 	r = weft_sleep_until(weft_now() + 1000);
 	LIFE_CHECK(r == 0, "a sleep under a shield: %d", r);
+}
+
+/* A task's cannot wait: what it arms is over with it. */
+static void life_arms(const struct life *life)
+{
+	int r = weft_sleep_until(weft_now() + 1000);
+
+	LIFE_CHECK(r == (life_is_cancelled(life) ? -ECANCELED : WEFT_PENDING),
+		"a task's sleep in a cleanup: %d", r);
+	LIFE_CHECK(weft_shield_begin() == 0, "no shield");
+	r = weft_yield();
+	LIFE_CHECK(r == WEFT_PENDING, "a task's yield in a cleanup: %d", r);
+}
+
+/* Runs first. */
+static void life_inner(void *arg)
+{
+	struct life *life = arg;
+
+	LIFE_CHECK(++life->inners == 1 && life->outers == 0, "the last cleanup is not the first");
+	LIFE_CHECK(weft_local_get(life->key) == life, "a value is gone before the cleanups");
+	life_reach(life, LIFE_CLEANS, life->is.cancel == LIFE_IN_CLEANUP);
+	if (life->is.task)
+		life_arms(life);
+	else
+		life_waits(life);
 	if (life->is.end == LIFE_FAILS_IN_CLEANUP)
 		weft_fail(-EPROTO, "life %d", LIFE_FAILS_IN_CLEANUP); /* the shield is open */
 	LIFE_CHECK(weft_shield_end() == 0, "no shield to end");
@@ -109,10 +133,11 @@ static void life_inner(void *arg)
 static void life_outer(void *arg)
 {
 	struct life *life = arg;
-	int r = weft_yield();
+	int r = life->is.task ? 0 : weft_yield();
 
 	LIFE_CHECK(++life->outers == 1 && life->inners == 1, "the first cleanup is not the last");
-	LIFE_CHECK(r == (life_is_cancelled(life) ? -ECANCELED : 0), "the last cleanup: %d", r);
+	LIFE_CHECK(r == (life_is_cancelled(life) && !life->is.task ? -ECANCELED : 0),
+		"the last cleanup: %d", r);
 }
 
 static void life_destroy(void *value)
@@ -141,22 +166,43 @@ static void life_end_it(struct life *life)
 		weft_fail(-EPROTO, "life %d", LIFE_FAILS);
 }
 
-static int life_body(void *arg)
+/* To where it waits. */
+static void life_start(struct life *life)
 {
-	struct life *life = arg;
-	int r;
-
 	LIFE_CHECK(++life->runs == 1, "it runs twice");
 	LIFE_CHECK(weft_local_set(life->key, life) == 0, "weft_local_set");
 	LIFE_CHECK(weft_defer(&life->outer, life_outer, life) == 0, "weft_defer");
 	LIFE_CHECK(weft_defer(&life->inner, life_inner, life) == 0, "weft_defer");
 	life_reach(life, LIFE_RUNS, life->is.cancel == LIFE_RUNNING);
 	life_reach(life, LIFE_PARKS, false);
-	r = weft_park(WEFT_FOREVER);
+}
+
+/* r: what the wait gave. */
+static int life_finish(struct life *life, int r)
+{
 	LIFE_CHECK(r == (life_is_cancelled(life) && life->is.cancel != LIFE_IN_CLEANUP
 				     ? -ECANCELED : 0), "weft_park: %d", r);
 	life_end_it(life);
 	return life->is.end == LIFE_ERROR ? -EIO : (int)life->is.end;
+}
+
+static int life_body(void *arg)
+{
+	struct life *life = arg;
+
+	life_start(life);
+	return life_finish(life, weft_park(WEFT_FOREVER));
+}
+
+static int life_task(void *arg)
+{
+	struct life *life = arg;
+	int r;
+
+	if (life->runs == 0)
+		life_start(life);
+	r = weft_park(WEFT_FOREVER);
+	return r == WEFT_PENDING ? r : life_finish(life, r);
 }
 
 /* --- who drives it --- */
@@ -223,11 +269,15 @@ static weft_pid life_begin(struct life *life)
 	struct weft_spawn_opts opts = {.size = sizeof opts, .name = "life",
 		.flags = WEFT_SUSPENDED, .arg_dtor = life_drop};
 	weft_pid joiner = {0};
+	int r;
 
 	opts.flags |= life->is.detached ? WEFT_DETACHED : 0;
-	opts.flags |= life->is.movable ? WEFT_MOVABLE : 0;
-	LIFE_CHECK(weft_rt_spawn(life->rt, life_body, life, &opts, &life->pid) == 0,
-		"weft_rt_spawn");
+	opts.flags |= life->is.movable ? WEFT_MOVABLE : life->is.task ? WEFT_PINNED : 0;
+	if (life->is.task)
+		r = weft_rt_task_spawn(life->rt, life_task, life, &opts, &life->pid);
+	else
+		r = weft_rt_spawn(life->rt, life_body, life, &opts, &life->pid);
+	LIFE_CHECK(r == 0, "no process: %d", r);
 	if (life->is.join != LIFE_JOIN_BEFORE)
 		return joiner;
 	LIFE_CHECK(weft_rt_spawn(life->rt, life_joiner, life, NULL, &joiner) == 0, "the joiner");
