@@ -109,6 +109,7 @@ TESTS = {
     "test_queue": "threads tuning",
     "test_rcu": "threads",
     "test_runtime": "threads tuning valgrind kernel",
+    "test_scenarios": "threads tuning kernel",
     "test_sched": "threads tuning kernel",
     "test_scope": "threads tuning",
     "test_serve": "threads",
