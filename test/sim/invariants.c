@@ -5,13 +5,14 @@
  * operation, so schedules are the same with it and without.
  *
  * Places. A process that is to run (NEW, QUEUED; movable, and it has yielded) is in exactly one
- * place: a ring, a list, a slot of a worker, the injector, an inbox (to be started there). Any
- * other is in none. One that runs is its worker's current one, a fiber on its own stack, a task on
- * its worker's. What makes this hard is that moving takes several operations. A process on its way
- * from one place to the next is in somebody's HANDS: in a local variable of a function that has not
- * returned, so its address lies on the stack of a thread, or in the registers saved there. So "in
- * no place" is an error only if no thread's stack has its address. As with garbage collectors that
- * look at stacks, a leftover may hide an error for a while, and never makes one.
+ * place: a ring, the children of scopes, a list of its class or of those who yielded, a slot of a
+ * worker, the injector, an inbox (to be started there). Any other is in none. One that runs is its
+ * worker's current one, a fiber on its own stack, a task on its worker's. What makes this hard is
+ * that moving takes several operations. A process on its way from one place to the next is in
+ * somebody's HANDS: in a local variable of a function that has not returned, so its address lies on
+ * the stack of a thread, or in the registers saved there. So "in no place" is an error only if no
+ * thread's stack has its address. As with garbage collectors that look at stacks, a leftover may
+ * hide an error for a while, and never makes one.
  * Places are seen as their owner sees them: with the stores that still wait in its buffer.
  *
  * Runs. A process is begun once. It goes on for a reason that has come up since the last time it
@@ -351,6 +352,18 @@ static bool is_held(struct places *places, unsigned index)
 
 /* --- exactly one place --- */
 
+/* What says that a queue is worth a look says so while it is: of children, and of the classes. */
+static void check_marks(const struct wf_worker *worker)
+{
+	sim_check(worker->classes || (wf_fifo_is_empty(&worker->high) &&
+					     wf_fifo_is_empty(&worker->low)),
+		"a class has something to run, and nobody looks");
+	sim_check(worker->has_children ||
+			  (int64_t)(sim_peek_atomic(&worker->children.bottom) -
+				  sim_peek_atomic(&worker->children.top)) <= 0,
+		"there are children, and nobody looks");
+}
+
 static void check_header(struct places *places, unsigned i)
 {
 	const struct wf_proc *p = header_at(places->known, i);
@@ -359,10 +372,15 @@ static void check_header(struct places *places, unsigned i)
 	const struct wf_worker *owner = &places->known->rt->workers[wf_word_owner(word)];
 	bool sticky = wf_word_phase(word) == WF_OWNED;
 	bool runs = phase == WF_RUNNING || phase == WF_NOTIFIED;
-	bool yielded = runs && !sticky && !places->known->shadows[i].inside;
+	const struct shadow *shadow = &places->known->shadows[i];
+	uint32_t generation = wf_word_generation(word);
+	bool yielded = runs && !sticky && !shadow->inside;
 
 	sim_check(places->count[i] <= 1, "process %u is in two places: %s, %s", i,
 		places->first[i], places->last[i]);
+	/* A movable task's word is NEW, or RUNNING, wherever it is: that does not tell. */
+	sim_check(places->count[i] == 0 || !shadow->inside || shadow->generation != generation,
+		"process %u runs, and is in %s", i, places->first[i]);
 	if (phase == WF_NEW || phase == WF_QUEUED || yielded) {
 		sim_check(places->count[i] == 1 || is_held(places, i),
 			"process %u is to run, and in no place: %s", i, wf_phase_name(phase));
@@ -387,8 +405,10 @@ static void check_places(const struct known *k)
 	places.searched = false;
 	places.held = 0;
 	memset(places.count, 0, sizeof(places.count));
-	for (unsigned i = 0; i < k->rt->worker_count; i++)
+	for (unsigned i = 0; i < k->rt->worker_count; i++) {
 		put_worker(&places, &k->rt->workers[i]);
+		check_marks(&k->rt->workers[i]);
+	}
 	for (const struct wf_node *batch = top_of(&k->rt->injector); batch;
 		batch = batch->batch_next)
 		put_list(&places, batch, batch->batch_tail, NULL, "the injector");
