@@ -146,7 +146,7 @@ TEST_SCRIPTS = {
 # "objects", a folder of their own.
 SIM_ENGINE = ["test/sim/engine.c", "test/sim/explore.c", "test/sim/main.c"]
 SIM_RUNTIME = ["test/sim/invariants.c", "test/sim/local.c", "test/sim/memory.c", "test/sim/rcu.c",
-               "test/sim/registry.c", "test/sim/runtime.c"]
+               "test/sim/registry.c", "test/sim/runtime.c", "test/sim/signals.c"]
 SIM_NO_IO = [*SIM_RUNTIME, "test/sim/no_io.c"]
 SIM_SCENE = ["test/sim/scene.c", *SIM_NO_IO]
 SIM_LIFO = {"flags": ["-UWF_RUN_ORDER_FIFO", "-DWF_RUN_ORDER_FIFO=0"], "objects": "obj-lifo"}
@@ -171,6 +171,7 @@ SIM = {
     "sim_scheduling": {"source": "test/sim/sim_scheduling.c", "with": SIM_SCENE, "library": True},
     "sim_scope": {"source": "test/sim/sim_scope.c", "with": SIM_SCENE, "library": True},
     "sim_shutdown": {"source": "test/sim/sim_shutdown.c", "with": SIM_SCENE, "library": True},
+    "sim_signals": {"source": "test/sim/sim_signals.c", "with": SIM_SCENE, "library": True},
     "sim_spinlock": {"source": "test/sim/sim_spinlock.c"},
     "sim_table": {"source": "test/sim/sim_table.c", "with": SIM_SCENE, "library": True},
     "sim_task": {"source": "test/sim/sim_task.c", "with": SIM_SCENE, "library": True},
@@ -178,7 +179,8 @@ SIM = {
 }
 # What stands in for these in a simulation of the whole runtime is in the lines above.
 SIM_REPLACED = {"core/cpu.c", "core/local.c", "core/main.c", "core/map.c", "core/memory.c",
-                "core/registry.c", "core/thread.c", "sync/rcu.c", "timer/clock.c"}
+                "core/registry.c", "core/signals.c", "core/thread.c", "sync/rcu.c",
+                "timer/clock.c"}
 SIM_REPLACED_IO = {"io/drivers.c", "io/epoll.c", "io/mem.c", "io/mem_name.c"}
 SIM_SWITCH = ["core/switch_aarch64.S", "core/switch_x86_64.S"]
 

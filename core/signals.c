@@ -18,6 +18,7 @@
 #include <errno.h>
 
 #include "core/registry.h"
+#include "sync/planted.h"
 #include "sync/spinlock.h"
 
 struct subscriber {
@@ -108,6 +109,8 @@ static void prune(void)
 			continue;
 		wf_spinlock_lock(&signals.lock);
 		subscriber = find(pids[i]);
+		if (WF_PLANTED(signal_prune_by_place))
+			subscriber = i < signals.count ? &signals.list[i] : NULL;
 		if (subscriber)
 			remove_subscriber(subscriber);
 		wf_spinlock_unlock(&signals.lock);
@@ -152,7 +155,8 @@ unsigned wf_signals_deliver(int signo)
 
 		if (!(subscriber->set & WEFT_SIGNAL_BIT(signo)))
 			continue;
-		subscriber->pending |= WEFT_SIGNAL_BIT(signo);
+		if (!WF_PLANTED(signal_goes_to_who_waits) || subscriber->wait_number != 0)
+			subscriber->pending |= WEFT_SIGNAL_BIT(signo);
 		receivers++;
 		take_wait(subscriber, &waits);
 	}
@@ -241,6 +245,10 @@ static int take_or_publish(weft_pid self, uint32_t wait_number)
 		subscriber->pending &= subscriber->pending - 1;
 		subscriber->wait_number = 0;
 	} else {
+		if (WF_PLANTED(signal_published_late)) {
+			wf_spinlock_unlock(&signals.lock);
+			wf_spinlock_lock(&signals.lock);
+		}
 		subscriber->wait_number = wait_number;
 	}
 	wf_spinlock_unlock(&signals.lock);

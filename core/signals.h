@@ -8,7 +8,11 @@
 #include <weft.h>
 
 enum {
+#if defined(WF_ATOMICS_SIM)
+	WF_SUBSCRIBERS_MAX = 3,
+#else
 	WF_SUBSCRIBERS_MAX = 256,
+#endif
 };
 
 /* What an owner owns. STOP: begin a stop when nobody has subscribed; so does HUP in weft_main(). */

@@ -544,6 +544,7 @@ void sim_runtime_reset(void)
 	sim_runtime_fail_at(0);
 	sim_registry_reset();
 	sim_local_reset();
+	sim_signals_reset();
 	sim_rcu_reset();
 	sim_invariants_begin();
 }

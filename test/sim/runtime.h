@@ -19,6 +19,7 @@
 void sim_runtime_reset(void);
 void sim_registry_reset(void);
 void sim_local_reset(void);
+void sim_signals_reset(void);
 void sim_rcu_reset(void);
 
 /* The driver of runtime.c. */
