@@ -32,6 +32,15 @@ static weft_pid spawned_with_word(weft_fn fn, uint64_t trace, const char *name)
 	return pid;
 }
 
+/* A task is given options only where there are some. */
+static weft_pid spawned_task(const struct weft_spawn_opts *opts)
+{
+	weft_pid pid = {0};
+
+	cr_assert_eq(weft_task_spawn(tells_its_word, NULL, opts, &pid), 0);
+	return pid;
+}
+
 static weft_pid committed(weft_fn fn, const struct weft_spawn_opts *opts)
 {
 	weft_pid pid = {0};
@@ -56,6 +65,8 @@ static int hands_its_word_on(void *arg)
 	cr_assert_eq(joined(spawned_with(tells_its_word, NULL, 0, WEFT_WORKER(1))), WORD);
 	cr_assert_eq(joined(spawned_with_word(tells_its_word, 0, "named")), WORD);
 	cr_assert_eq(joined(spawned_with_word(tells_its_childs_word, OTHER, NULL)), OTHER);
+	cr_assert_eq(joined(spawned_task(NULL)), WORD);
+	cr_assert_eq(joined(spawned_task(&nothing)), WORD);
 	cr_assert_eq(joined(committed(tells_its_word, NULL)), WORD);
 	cr_assert_eq(joined(committed(tells_its_word, &nothing)), WORD);
 	cr_assert_eq(weft_rt_spawn(weft_rt_current(), tells_its_word, NULL, NULL, &pid), 0);
@@ -66,6 +77,7 @@ static int hands_its_word_on(void *arg)
 	cr_assert_eq(joined(pid), WORD);
 	cr_assert_eq(weft_trace_set(0), 0);
 	cr_assert_eq(joined(spawned(tells_its_word, NULL)), 0);
+	cr_assert_eq(joined(spawned_task(NULL)), 0);
 	return 1;
 }
 
