@@ -132,11 +132,16 @@ static const struct wf_proc *self_of(const struct wf_visit *visit)
 WF_COLD static bool is_joined_by_another(
 	const struct wf_visit *visit, struct wf_proc *p, const struct wf_proc *self)
 {
-	/* J6: acquire, with J1 in install(): as J3. */
-	uint64_t name = wf_u64_load_acquire(&p->joiner);
+	/* Before `joiner`: it says what that is. A header is not used again within this visit. */
+	uint64_t word = wf_u64_load_acquire(&p->word);
+	uint64_t name;
 
-	if (wf_u64_load_relaxed(&p->word) & WF_WORD_SCOPED)
+	if (word & WF_WORD_SCOPED)
 		return true; /* its scope, which is no name */
+	if (wf_word_phase(word) == WF_FREE)
+		return false; /* ended meanwhile, and of whom `joiner` was is forgotten */
+	/* J6: acquire, with J1 in install(): as J3. */
+	name = wf_u64_load_acquire(&p->joiner);
 	if (self && wf_proc_is_task(self)
 		&& (uint32_t)name == (uint32_t)name_make(0, visit->worker->rt->slot, self->index))
 		return false; /* its own, of an earlier run or of this one */

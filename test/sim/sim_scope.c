@@ -412,6 +412,45 @@ SIM_TEST(scope, a_deadline_and_the_last_end_meet)
 	sim_must_pass(&deadlines, SCHEDULES);
 }
 
+/* --- others who ask for a child --- */
+
+static int closes_two(void *arg)
+{
+	int r;
+
+	(void)arg;
+	open_scope(&s.scope, sim_random(2) ? WEFT_SCOPE_COLLECT : 0);
+	(void)child(&s.scope, yields, 1);
+	(void)child(&s.scope, leaf, 2);
+	gate_open(&s.ready);
+	r = close_scope(&s.scope);
+	sim_check(r == 0 && s.ended == 2, "weft_scope_close: %d", r);
+	return 0;
+}
+
+/* Before its end it is its scope's, after it nobody's; in between `joiner` is not taken for a name. */
+static void ask_for_a_child(unsigned number)
+{
+	if (number == 0) {
+		run_beside(1, 2, closes_two);
+		return;
+	}
+	gate_await(&s.ready);
+	for (unsigned i = 0; i < 4; i++) {
+		weft_pid pid = s.pids[i % 2];
+		int r = sim_random(2) ? weft_try_join(pid, NULL) : weft_detach(pid);
+
+		sim_check(r == -EBUSY || r == -ESRCH, "a scope's child is joined: %d", r);
+	}
+}
+
+SCENE(asking, "a child's end beside who would join it", 2, ask_for_a_child);
+
+SIM_TEST(scope, a_child_is_its_scopes_to_the_end)
+{
+	sim_must_pass(&asking, SCHEDULES);
+}
+
 /* --- trees --- */
 
 static int branch(void *arg)
