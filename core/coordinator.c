@@ -4,8 +4,8 @@
  *
  * The six signals are blocked before the runtime has threads, which block them themselves; the
  * host's other threads have to, or the kernel may choose one of those. The coordinator sleeps in
- * poll() on a signalfd, and on an eventfd that is written when a stop begins, and by the last worker
- * to end.
+ * poll() on a signalfd, and on an eventfd that is written when a stop begins, and by the last
+ * worker to end.
  */
 #include "core/coordinator.h"
 

@@ -319,7 +319,7 @@ static int spawns_while_asked(void *arg)
 	return 0;
 }
 
-/* The answer may come when the stall is over: between two processes, or while one begins or ends. */
+/* The answer may come when the stall is over: between two processes, or as one begins or ends. */
 Test(monitor, may_ask_at_any_moment, .timeout = 120)
 {
 	weft_rt *rt = runtime_that_tells(1, WEFT_SEC(100), WEFT_RT_STALL_BACKTRACE);

@@ -540,7 +540,8 @@ static void fail_in_rows(unsigned number)
 	scene_create(1 + (unsigned)sim_random(2));
 	for (unsigned n = 0; n < FAILING; n++) {
 		s.late[n] = sim_random(2);
-		pids[n] = task_spawn(may_fail, &scene.bodies[n], sim_random(3) ? 1 : 0, any_flags());
+		pids[n] = task_spawn(
+			may_fail, &scene.bodies[n], sim_random(3) ? 1 : 0, any_flags());
 	}
 	s.pid = pids[0];
 	gate_open(&s.go);
