@@ -428,7 +428,9 @@ static int closes_two(void *arg)
 	return 0;
 }
 
-/* Before its end it is its scope's, after it nobody's; in between `joiner` is not taken for a name. */
+/*
+ * Before its end it is its scope's, after it nobody's; in between `joiner` is not taken for a name.
+ */
 static void ask_for_a_child(unsigned number)
 {
 	if (number == 0) {
