@@ -553,7 +553,8 @@ static void fail_in_rows(unsigned number)
 		r = weft_join_exit(pids[n], &told, WEFT_FOREVER);
 		sim_check(r == 0 && told.result == (told.failed ? -(int)n - 1 : (int)n),
 			"joined: %d, result %d", r, told.result);
-		sim_check(scene.bodies[n].dropped == n % 2, "%u cleanups", scene.bodies[n].dropped);
+		sim_check(scene.bodies[n].dropped == n % 2, "%u cleanups",
+			scene.bodies[n].dropped);
 	}
 	sim_thread_join(1);
 	scene_destroy();
