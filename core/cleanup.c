@@ -5,6 +5,10 @@
 
 #include "core/runtime.h"
 
+enum {
+	TASK_FRAMES_BYTES = 65536, /* so far below the live frames returned ones are looked for */
+};
+
 /*
  * Where the list begins, and the only place that knows: a fiber's control block, next to frames
  * that its end touches anyway; a task's ext. NULL: a task that has no ext, and so no list.
@@ -71,10 +75,20 @@ static bool is_in_returned_frame(const struct wf_proc *p, const void *cleanup, c
 {
 	uint64_t word = wf_u64_load_relaxed(&p->word);
 
+	/* On its worker's stack: not all of it is known, but nothing lives so close below. */
 	if (word & WF_WORD_TASK)
-		return false; /* on its worker's stack, of which nothing is known */
+		return (uintptr_t)cleanup < (uintptr_t)live
+			&& (uintptr_t)live - (uintptr_t)cleanup <= TASK_FRAMES_BYTES;
 	return (uintptr_t)cleanup >= (uintptr_t)p->live.fiber->stack.low
 		&& (uintptr_t)cleanup < (uintptr_t)live;
+}
+
+void wf_cleanups_check(struct wf_proc *p, const void *live)
+{
+	struct wf_cleanup *cleanup = p->ext ? p->ext->cleanups : NULL;
+
+	for (; cleanup; cleanup = cleanup->next)
+		WF_CHECK(!is_in_returned_frame(p, cleanup, live));
 }
 
 static void run_cleanups(struct wf_proc *p, const void *live)

@@ -38,6 +38,9 @@ bool wf_cleanup_remove(struct wf_cleanup *cleanup);
  */
 void wf_wind_up(struct wf_proc *p, const void *live);
 
+/* A task has returned WEFT_PENDING: aborts if it has left a record in a frame. live: as above. */
+void wf_cleanups_check(struct wf_proc *p, const void *live);
+
 /* local.c: calls the destructors of p's values. True: that has happened, so there may be more. */
 bool wf_locals_destroy(struct wf_proc *p);
 

@@ -33,7 +33,8 @@ extern "C" {
  * weft_defer(). It belongs to the process, not to the function that made it, and stays where it is
  * until it is run or dropped: one on a function's stack must be taken out before that function
  * returns, be it the body itself. (weft_fail() does not return: it runs those too.) A process that
- * ends with one in a frame that is gone aborts the program.
+ * ends with one in a frame that is gone aborts the program, and so does a task that returns
+ * WEFT_PENDING with one.
  */
 struct weft_deferred {
 	void *opaque[2]; /* Weft's */
@@ -43,7 +44,8 @@ struct weft_deferred {
 
 /*
  * Has fn(arg) called when the calling process ends, however it ends, before what was deferred
- * earlier. It may park; in a process that is cancelled that takes a shield. It may defer more, and
+ * earlier. It may park (a task's cannot: calls that arm come to nothing); in a process that is
+ * cancelled that takes a shield. It may defer more, and
  * may fail.
  * Ownership: `defer` is Weft's until it is run or dropped; not to be deferred twice at a time.
  * Threads: any process. Blocks: never.

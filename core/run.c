@@ -440,16 +440,29 @@ static void finish_task(struct wf_worker *worker, struct wf_proc *p, int result)
 	finish(worker, p, result);
 }
 
+/* It has an ext, and perhaps something to clean up. live: in the frame that has called it. */
+WF_COLD static void after_poll(struct wf_proc *p, int result, const void *live)
+{
+	if (WF_ASAN)
+		live = NULL; /* locals may lie elsewhere than their frames */
+	if (result == WEFT_PENDING)
+		wf_cleanups_check(p, live);
+	else
+		wf_wind_up(p, live);
+}
+
 /* A1: runs it once. False: it waits, or has yielded. */
 WF_INLINE bool poll_task(struct wf_worker *worker, struct wf_proc *p, int *result_out)
 {
+	char here;
+
 	worker->switched = WF_SWITCH_PARK;
 	worker->armed_until = WEFT_FOREVER;
 	if (WF_UNLIKELY(worker->hooks_runs))
 		wf_hooks_before_run(worker, p);
 	*result_out = p->fresh.fn(p->fresh.arg);
-	if (WF_UNLIKELY(p->ext != NULL) && *result_out != WEFT_PENDING)
-		wf_wind_up(p, NULL);
+	if (WF_UNLIKELY(p->ext != NULL))
+		after_poll(p, *result_out, &here);
 	if (WF_UNLIKELY(worker->hooks_runs))
 		wf_hooks_after_run(worker, p);
 	if (*result_out != WEFT_PENDING)

@@ -730,6 +730,41 @@ Test(fail, of_a_task_ends_that_one_and_no_other, .timeout = 120)
 	cr_assert_eq(in_runtime(2, watches_tasks_fail, NULL), 3);
 }
 
+static int ends_with_one_on_the_stack(void *state)
+{
+	return leaves_one_on_its_stack(state);
+}
+
+static int waits_with_one_on_the_stack(void *state)
+{
+	cr_assert_eq(leaves_one_on_its_stack(state), 0);
+	return WEFT_PENDING;
+}
+
+static void task_lives(weft_task_fn fn)
+{
+	struct story story = {0};
+	weft_rt *rt = runtime_new(1);
+	weft_pid pid;
+
+	if (HARNESS_ASAN) /* frames lie elsewhere: it is not looked for */
+		abort();
+	cr_assert_eq(weft_rt_task_spawn(rt, fn, &story, NULL, &pid), 0);
+	(void)weft_join(pid, NULL, WEFT_FOREVER);
+}
+
+Test(fail, a_record_in_a_tasks_frame_that_is_gone_ends_the_program, .timeout = 120,
+	.signal = SIGABRT)
+{
+	task_lives(ends_with_one_on_the_stack);
+}
+
+Test(fail, a_record_in_the_frame_of_a_task_that_waits_ends_the_program, .timeout = 120,
+	.signal = SIGABRT)
+{
+	task_lives(waits_with_one_on_the_stack);
+}
+
 /* With a wait, a timer, a yield armed in the run that fails, and into failures. */
 static int arms_and_fails(void *state)
 {
