@@ -1,9 +1,10 @@
 /*
- * The whole runtime under processes and foreign threads that do anything to each other, as the seed
- * says: spawn, yield, park, sleep, wake, join, cancel, detach, post, stop; in every idle mode, with
+ * The whole runtime under fibers, tasks and foreign threads that do anything to each other, as the
+ * seed says: spawn, yield, park, sleep, wake, join, cancel, detach, post, stop; in every idle mode, with
  * one to three workers. No story, only rules that always hold:
  *
  *   - what was spawned runs exactly once, to its end, whatever happens; what was refused never;
+ *     tasks run on as long as they wait for something, and some end by a failure;
  *   - a process is on one worker at a time;
  *   - calls return only what their comments say;
  *   - nothing comes before its time;
@@ -25,6 +26,8 @@ enum { ACTORS_MAX = 7, ACTIONS = 4, FOREIGN_ACTIONS = 5, STEPS_MAX = 400000 };
 struct actor {
 	weft_pid pid;
 	bool spawned, detached;
+	bool armed; /* a task, in this run */
+	unsigned left; /* actions of a task */
 	unsigned inside, runs, ends, joined;
 };
 
@@ -72,6 +75,27 @@ static void enter(struct actor *self)
 }
 
 static int act(void *arg);
+static int poll(void *arg);
+
+/* In a task some calls have armed, and tell nothing yet. */
+static bool has_armed(struct actor *self, int r)
+{
+	if (r != WEFT_PENDING)
+		return false;
+	sim_check(self != NULL && self->left != 0, "WEFT_PENDING, and it is no task");
+	self->armed = true;
+	return true;
+}
+
+static int spawn(const struct actor *self, struct actor *child, const struct weft_spawn_opts *opts)
+{
+	if (sim_random(3) != 0)
+		return self != NULL ? weft_spawn_with(act, child, opts, &child->pid)
+				    : weft_rt_spawn(s.rt, act, child, opts, &child->pid);
+	child->left = 1 + ACTIONS;
+	return self != NULL ? weft_task_spawn(poll, child, opts, &child->pid)
+			    : weft_rt_task_spawn(s.rt, poll, child, opts, &child->pid);
+}
 
 static void do_spawn(struct actor *self)
 {
@@ -92,8 +116,7 @@ static void do_spawn(struct actor *self)
 	}
 	child->spawned = true; /* it may run before the call returns */
 	leave(self);
-	r = self != NULL ? weft_spawn_with(act, child, &opts, &child->pid)
-			 : weft_rt_spawn(s.rt, act, child, &opts, &child->pid);
+	r = spawn(self, child, &opts);
 	enter(self);
 	sim_check(r == 0 || r == -ESHUTDOWN || r == -EAGAIN, "spawn: %d", r);
 	sim_check(r != -ESHUTDOWN || s.stopping, "refused, and nobody stops");
@@ -141,6 +164,8 @@ static void do_park(struct actor *self)
 	leave(self);
 	r = sim_random(2) ? weft_park(deadline) : weft_sleep_until(deadline);
 	enter(self);
+	if (has_armed(self, r))
+		return;
 	sim_check(r == 0 || r == -ETIME || r == -ECANCELED || (r == -EAGAIN && deadline == 0),
 		"park or sleep: %d", r);
 	sim_check(r != -ETIME || weft_now() >= deadline, "a deadline came early");
@@ -154,6 +179,8 @@ static void do_sleep(struct actor *self)
 	leave(self);
 	r = weft_sleep_until(deadline);
 	enter(self);
+	if (has_armed(self, r))
+		return;
 	sim_check(r == 0 || r == -ECANCELED, "weft_sleep_until: %d", r);
 	sim_check(r != 0 || weft_now() >= deadline, "a sleep was short");
 }
@@ -168,6 +195,8 @@ static void do_join(struct actor *self)
 	leave(self);
 	r = weft_join(other->pid, &result, deadline);
 	enter(self);
+	if (has_armed(self, r))
+		return;
 	if (r != 0) {
 		sim_check(r == -ETIME || r == -ESRCH || r == -EBUSY || r == -ECANCELED ||
 				  r == -EDEADLK,
@@ -176,7 +205,9 @@ static void do_join(struct actor *self)
 		sim_check(r != -ETIME || weft_now() >= deadline, "a deadline came early");
 		return;
 	}
-	sim_check(result == (int)(other - s.actors), "a result of another process");
+	sim_check(result == (int)(other - s.actors) ||
+			  (result == -1 - (int)(other - s.actors) && other->left != 0),
+		"a result of another process");
 	sim_check(other->ends == 1, "joined before its end");
 	sim_check(++other->joined == 1, "joined twice");
 	sim_check(!other->detached, "detached, and joined");
@@ -251,6 +282,26 @@ static void do_anything(struct actor *self)
 	}
 }
 
+static void act_once(struct actor *self)
+{
+	switch (sim_random(6)) {
+	case 0:
+		leave(self);
+		(void)has_armed(self, weft_yield());
+		enter(self);
+		break;
+	case 1:
+		do_park(self);
+		break;
+	case 2:
+		do_sleep(self);
+		break;
+	default:
+		do_anything(self);
+		break;
+	}
+}
+
 static int act(void *arg)
 {
 	struct actor *self = arg;
@@ -258,26 +309,34 @@ static int act(void *arg)
 	sim_check(self->spawned, "refused, and it runs");
 	sim_check(++self->runs == 1, "it runs twice");
 	enter(self);
-	for (int i = 0; i < ACTIONS; i++) {
-		switch (sim_random(6)) {
-		case 0:
-			leave(self);
-			(void)weft_yield();
-			enter(self);
-			break;
-		case 1:
-			do_park(self);
-			break;
-		case 2:
-			do_sleep(self);
-			break;
-		default:
-			do_anything(self);
-			break;
-		}
+	for (int i = 0; i < ACTIONS; i++)
+		act_once(self);
+	sim_check(++self->ends == 1, "it ends twice");
+	leave(self);
+	return (int)(self - s.actors);
+}
+
+/* A task's run: until it has armed something, and a little further. `left` stays 1 to the end. */
+static int poll(void *arg)
+{
+	struct actor *self = arg;
+
+	sim_check(self->spawned, "refused, and it runs");
+	self->runs = 1;
+	self->armed = false;
+	enter(self);
+	while (self->left > 1 && (!self->armed || sim_random(2))) {
+		self->left--;
+		act_once(self);
+	}
+	if (self->armed && (self->left > 1 || sim_random(2))) {
+		leave(self);
+		return WEFT_PENDING;
 	}
 	sim_check(++self->ends == 1, "it ends twice");
 	leave(self);
+	if (sim_random(3) == 0)
+		weft_fail(-1 - (int)(self - s.actors), "told");
 	return (int)(self - s.actors);
 }
 
