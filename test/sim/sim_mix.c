@@ -1,7 +1,7 @@
 /*
  * The whole runtime under fibers, tasks and foreign threads that do anything to each other, as the
- * seed says: spawn, yield, park, sleep, wake, join, cancel, detach, post, stop; in every idle mode, with
- * one to three workers. No story, only rules that always hold:
+ * seed says: spawn, yield, park, sleep, wake, join, cancel, detach, post, stop; in every idle mode,
+ * with one to three workers. No story, only rules that always hold:
  *
  *   - what was spawned runs exactly once, to its end, whatever happens; what was refused never;
  *     tasks run on as long as they wait for something, and some end by a failure;
