@@ -24,9 +24,10 @@
  *	}
  *
  * The calls that arm are those that keep nothing between two tries: weft_park, weft_sleep_until,
- * weft_yield, weft_join, weft_read, weft_write, weft_recv_buf, weft_accept, weft_poll_fd. A
- * deadline is an absolute time: pass the same one each time. All other calls that can park give
- * -EPERM in a task (weft_read_exact, weft_write_all, weft_connect, weft_serve, …).
+ * weft_yield, weft_consume, weft_join, weft_join_exit, weft_read, weft_write, weft_recv_buf,
+ * weft_accept, weft_poll_fd. A deadline is an absolute time: pass the same one each time. All other
+ * calls that can park give -EPERM in a task (weft_read_exact, weft_write_all, weft_connect,
+ * weft_serve, weft_blocking, weft_child_wait, weft_signal_wait, weft_scope_open, …).
  *
  * One run may arm several: the first that comes makes the next run, and the earliest deadline
  * counts. What a run armed is forgotten when the next begins: what it still wants it asks for
@@ -34,8 +35,9 @@
  * weft_cancel(). Also:
  *   - After 128 calls that made progress in one run these calls return WEFT_PENDING (with
  *     WEFT_POLL too), and the task is polled again behind the others.
- *   - A cancelled task is polled once; from then on each of these calls returns -ECANCELED. One
- *     that goes on all the same is polled only when it is woken.
+ *   - A cancelled task is polled once; from then on each of these calls returns -ECANCELED, but
+ *     weft_park() where a wake is there, and weft_yield() the first time. One that goes on all the
+ *     same is polled only when it is woken.
  *   - weft_yield() returns WEFT_PENDING the first time; then 0, in the run that it caused.
  *   - Per descriptor one task may wait to accept (others get -EBUSY), beside any number of fibers;
  *     weft_poll_fd() counts as reading, as writing, or both.
