@@ -1250,6 +1250,70 @@ Test(task, no_wake_from_a_thread_is_lost, .timeout = 120)
 	}
 }
 
+struct echo {
+	struct transfer transfer;
+	unsigned runs;
+	bool holds; /* a byte to be written back */
+};
+
+/* Echoes bytes; arms more than it needs, now and then, and leaves names behind. */
+static int echoes(void *state)
+{
+	struct echo *echo = state;
+	int fd = echo->transfer.fd;
+
+	for (;;) {
+		ssize_t n = echo->holds ? weft_write(fd, &echo->transfer.byte, 1, WEFT_FOREVER)
+					: weft_read(fd, &echo->transfer.byte, 1, in_an_hour());
+
+		if (n == 1) {
+			echo->holds = !echo->holds;
+			continue;
+		}
+		if (n == WEFT_PENDING && ++echo->runs % 3 == 0)
+			(void)weft_poll_fd(fd, WEFT_READABLE | WEFT_WRITABLE * (echo->runs % 2),
+				WEFT_FOREVER);
+		return (int)n;
+	}
+}
+
+/* A lost event hangs. Those that yield beside them make thieves of both workers. */
+Test(task, no_event_is_lost_as_tasks_move, .timeout = 120)
+{
+	enum { PAIRS = 6 };
+	struct echo echoers[PAIRS];
+	struct place places[CROWD];
+	weft_pid pids[PAIRS], crowd[CROWD];
+	wf_atomic_u32 stop = {0};
+	weft_rt *rt = runtime_new(2);
+	int result;
+
+	start_crowd(rt, places, &stop, crowd, 0);
+	for (unsigned i = 0; i < PAIRS; i++) {
+		echoers[i] = (struct echo){.runs = i};
+		transfer_open(&echoers[i].transfer);
+		cr_assert_eq(weft_rt_task_spawn(rt, echoes, &echoers[i], NULL, &pids[i]), 0);
+	}
+	for (unsigned round = 0; round < 3000 / HARNESS_SLOWDOWN; round++) {
+		char byte = (char)round, back;
+
+		for (unsigned i = 0; i < PAIRS; i++)
+			cr_assert_eq(write(echoers[i].transfer.ends[1], &byte, 1), 1);
+		for (unsigned i = 0; i < PAIRS; i++) {
+			cr_assert_eq(read(echoers[i].transfer.ends[1], &back, 1), 1);
+			cr_assert_eq(back, byte);
+		}
+	}
+	for (unsigned i = 0; i < PAIRS; i++) {
+		cr_assert_eq(close(echoers[i].transfer.ends[1]), 0);
+		cr_assert_eq(weft_join(pids[i], &result, WEFT_FOREVER), 0);
+		cr_assert_eq(result, 0, "the end of the stream");
+		cr_assert_eq(weft_close(echoers[i].transfer.fd), 0);
+	}
+	wf_u32_store_relaxed(&stop, 1);
+	runtime_end(rt);
+}
+
 /* ---- What they cost -------------------------------------------------------------------------- */
 
 struct small {
