@@ -106,7 +106,7 @@ static int poll_until_joined(weft_rt *rt, weft_pid pid, int *result_out)
 	int r;
 
 	while ((r = weft_try_join(pid, result_out)) == -EAGAIN && goes_on)
-		goes_on = wf_embed_pass(rt);
+		goes_on = wf_embed_drive_once(rt);
 	return r == -EAGAIN ? -EDEADLK : r;
 }
 

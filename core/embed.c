@@ -18,8 +18,8 @@
  * poll; so it may step several runtimes, and go away when they are gone.
  *
  * With a virtual clock (core/testing.c) nobody sleeps: where a worker would, time goes to what is
- * due next. Only if that is never, and the caller would wait for ever, it sleeps for somebody
- * else's wake.
+ * due next. Only if that is never, and the caller would wait for ever, or while blocking work is
+ * under way (U1, U2 of core/README.md), it sleeps for somebody else's wake.
  */
 #include "core/embed.h"
 
@@ -140,6 +140,15 @@ void wf_embed_close(struct weft_rt *rt)
 
 /* --- steps --- */
 
+/* What P3 would see of a stop and of the end, for who never parks. */
+static enum wf_step look_at_life(struct weft_rt *rt)
+{
+	if (wf_life_try_end(rt))
+		return WF_STEP_ENDED;
+	return wf_u32_load_relaxed(&rt->stop_phase) != rt->workers[0].seen_stop ? WF_STEP_BUSY
+										: WF_STEP_IDLE;
+}
+
 enum wf_step wf_embed_step(struct weft_rt *rt, unsigned budget)
 {
 	struct wf_worker *worker = &rt->workers[0];
@@ -152,23 +161,33 @@ enum wf_step wf_embed_step(struct weft_rt *rt, unsigned budget)
 	}
 	if (wf_worker_look_around(worker, true) || wf_worker_next_due(worker) <= worker->now)
 		return WF_STEP_BUSY;
-	if (rt->idle_mode == WEFT_IDLE_SPIN) /* which never parks, and so does not see the end */
-		return wf_life_try_end(rt) ? WF_STEP_ENDED : WF_STEP_IDLE;
+	if (rt->idle_mode == WEFT_IDLE_SPIN)
+		return look_at_life(rt);
 	rt->embed.parked = wf_worker_park_begin(worker);
 	if (rt->embed.parked)
 		return WF_STEP_IDLE;
 	return has_ended(rt) ? WF_STEP_ENDED : WF_STEP_BUSY;
 }
 
-void wf_embed_awake(struct weft_rt *rt)
+static void awake(struct weft_rt *rt, bool waited)
 {
 	if (!rt->embed.parked)
 		return;
 	rt->embed.parked = false;
-	wf_worker_park_end(&rt->workers[0], false);
+	wf_worker_park_end(&rt->workers[0], waited);
 }
 
-bool wf_embed_skip(struct weft_rt *rt, weft_time limit)
+/* --- virtual time --- */
+
+bool wf_embed_is_held(struct weft_rt *rt)
+{
+	/* U2: first the jobs, then the queues: what a job that is over has woken is in them. */
+	return wf_pool_is_working(rt) || !wf_injector_is_empty(&rt->workers[0].inbox)
+		|| !wf_injector_is_empty(&rt->injector);
+}
+
+/* Goes to where something falls due, at most to `limit`. False: that is never. */
+static bool skip(struct weft_rt *rt, weft_time limit)
 {
 	weft_time next = wf_worker_next_due(&rt->workers[0]);
 
@@ -181,20 +200,59 @@ bool wf_embed_skip(struct weft_rt *rt, weft_time limit)
 	return true;
 }
 
-/* Idle: until something has happened, or the deadline. */
-static void wait(struct weft_rt *rt, weft_time deadline)
+/* Until somebody has woken the worker, or the deadline of the kernel's clock. */
+static void hold(struct weft_rt *rt, weft_time deadline)
 {
-	struct wf_worker *worker = &rt->workers[0];
-
-	if (!rt->embed.parked)
-		return; /* it spins */
-	if (rt->clock_virtual && wf_embed_skip(rt, deadline)) {
-		wf_embed_awake(rt);
+	if (!rt->embed.parked) {
+		wf_thread_yield(); /* it spins */
 		return;
 	}
-	wf_worker_sleep(worker, deadline); /* P4 */
-	rt->embed.parked = false;
-	wf_worker_park_end(worker, true);
+	wf_worker_sleep_on(&rt->workers[0], deadline); /* P4 */
+	awake(rt, true);
+}
+
+bool wf_embed_pass(struct weft_rt *rt, weft_time limit)
+{
+	if (wf_embed_is_held(rt)) {
+		hold(rt, WEFT_FOREVER);
+		return true;
+	}
+	if (!skip(rt, limit))
+		return false;
+	awake(rt, false);
+	return true;
+}
+
+/* --- waiting, idle --- */
+
+/*
+ * Until when: of the runtime's clock; and, should that be held, of the kernel's.
+ */
+struct until {
+	weft_time deadline, held;
+};
+
+static bool may_wait(struct weft_rt *rt, struct until until)
+{
+	if (rt->clock_virtual && wf_embed_is_held(rt))
+		return until.held == WEFT_FOREVER || until.held > wf_clock_now_ns();
+	return until.deadline > rt->workers[0].now;
+}
+
+/* Until something has happened, or the deadline. */
+static void wait(struct weft_rt *rt, struct until until)
+{
+	if (rt->clock_virtual) {
+		if (wf_embed_is_held(rt))
+			hold(rt, until.held);
+		else if (skip(rt, until.deadline))
+			awake(rt, false);
+		else
+			hold(rt, WEFT_FOREVER);
+	} else if (rt->embed.parked) { /* else it spins */
+		wf_worker_sleep(&rt->workers[0], until.deadline); /* P4 */
+		awake(rt, true);
+	}
 }
 
 /* Turns until there is nothing to do, but for about a millisecond at most. */
@@ -219,7 +277,7 @@ static enum wf_step run_turns(struct weft_rt *rt, bool *did)
 
 /* --- the public calls --- */
 
-int weft_rt_poll(weft_rt *rt, weft_time deadline)
+static int poll_until(struct weft_rt *rt, struct until until)
 {
 	int r = wf_embed_enter(rt);
 	bool did = false;
@@ -228,14 +286,21 @@ int weft_rt_poll(weft_rt *rt, weft_time deadline)
 	if (r < 0)
 		return r;
 	step = run_turns(rt, &did);
-	while (step == WF_STEP_IDLE && !did && deadline > rt->workers[0].now) {
-		wait(rt, deadline);
+	while (step == WF_STEP_IDLE && !did && may_wait(rt, until)) {
+		wait(rt, until);
 		step = run_turns(rt, &did);
 	}
 	wf_embed_leave(rt);
 	if (step == WF_STEP_ENDED)
 		return -ESHUTDOWN;
 	return step == WF_STEP_BUSY;
+}
+
+int weft_rt_poll(weft_rt *rt, weft_time deadline)
+{
+	weft_time held = deadline > wf_rt_now(rt) ? WEFT_FOREVER : WEFT_POLL;
+
+	return poll_until(rt, (struct until){ deadline, held });
 }
 
 static int open_alarm(struct weft_rt *rt)
@@ -278,23 +343,35 @@ int weft_rt_fd(weft_rt *rt)
 	return main->driver->descriptor(main->state);
 }
 
+/* --- until something has ended --- */
+
+/*
+ * One poll. -ESHUTDOWN: the runtime has ended; -EDEADLK: the clock is virtual, and everything that
+ * is alive waits for ever.
+ */
+static int drive(struct weft_rt *rt, weft_time deadline)
+{
+	struct until until = { rt->clock_virtual ? WEFT_POLL : deadline, deadline };
+	int r = poll_until(rt, until);
+
+	if (r == 0 && rt->clock_virtual && !wf_embed_is_held(rt) && !skip(rt, WEFT_FOREVER))
+		return -EDEADLK;
+	return r;
+}
+
 bool wf_embed_drive(struct weft_rt *rt, weft_time deadline)
 {
 	for (;;) {
-		int r = weft_rt_poll(rt, rt->clock_virtual ? WEFT_POLL : deadline);
+		int r = drive(rt, deadline);
 
-		if (r == -ESHUTDOWN)
-			return true;
+		if (r < 0)
+			return r == -ESHUTDOWN;
 		if (deadline != WEFT_FOREVER && wf_clock_now_ns() >= deadline)
-			return false;
-		if (r == 0 && rt->clock_virtual && !wf_embed_skip(rt, WEFT_FOREVER))
 			return false;
 	}
 }
 
-bool wf_embed_pass(struct weft_rt *rt)
+bool wf_embed_drive_once(struct weft_rt *rt)
 {
-	int r = weft_rt_poll(rt, rt->clock_virtual ? WEFT_POLL : WEFT_FOREVER);
-
-	return r != 0 || !rt->clock_virtual || wf_embed_skip(rt, WEFT_FOREVER);
+	return drive(rt, WEFT_FOREVER) >= 0;
 }

@@ -26,14 +26,16 @@ bool wf_embed_is_owner(const struct weft_rt *rt);
 int wf_embed_enter(struct weft_rt *rt);
 void wf_embed_leave(struct weft_rt *rt);
 
-/* Inside: one turn of at most `budget` processes. After IDLE: awake, leave, or wait. */
+/* Inside: one turn of at most `budget` processes. After IDLE: leave, or wait. */
 enum wf_step wf_embed_step(struct weft_rt *rt, unsigned budget);
-void wf_embed_awake(struct weft_rt *rt);
 
 /*
- * Virtual clock, idle: goes to where something falls due, at most to `limit`. False: that is never.
+ * Virtual clock, idle. Held: time must not pass, for blocking work is under way, or something has
+ * come since. Pass: waits while that is so; else goes to where something falls due, at most to
+ * `limit`; awake then. False: that is never.
  */
-bool wf_embed_skip(struct weft_rt *rt, weft_time limit);
+bool wf_embed_is_held(struct weft_rt *rt);
+bool wf_embed_pass(struct weft_rt *rt, weft_time limit);
 
 /*
  * The owner, outside: polls until the runtime has ended: true; false: the deadline (of the kernel's
@@ -41,7 +43,7 @@ bool wf_embed_skip(struct weft_rt *rt, weft_time limit);
  */
 bool wf_embed_drive(struct weft_rt *rt, weft_time deadline);
 
-/* The same, for one poll that waits. False: with a virtual clock, nothing is ready or falls due. */
-bool wf_embed_pass(struct weft_rt *rt);
+/* The same, for one poll that waits. False: nothing will come of another. */
+bool wf_embed_drive_once(struct weft_rt *rt);
 
 #endif

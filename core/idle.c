@@ -329,21 +329,30 @@ static void token_consume(struct wf_worker *worker)
 		worker->searching = true;
 }
 
-void wf_worker_sleep(struct wf_worker *worker, weft_time deadline)
+static void sleep_until(struct wf_worker *worker, weft_time deadline, weft_time now)
 {
 	struct wf_open_driver *main = wf_worker_main_driver(worker);
-	weft_time next = wf_worker_next_deadline(worker);
 	int r;
 
-	if (next < deadline)
-		deadline = next;
 	wf_count(&worker->counters.parks, 1);
 	worker->collecting = true;
-	r = main->driver->wait(main->state, deadline, worker->now);
+	r = main->driver->wait(main->state, deadline, now);
 	worker->collecting = false;
 	worker->now = wf_rt_now(worker->rt);
 	if (WF_UNLIKELY(r < 0))
 		wf_worker_driver_failed(worker, main->driver, r);
+}
+
+void wf_worker_sleep(struct wf_worker *worker, weft_time deadline)
+{
+	weft_time next = wf_worker_next_deadline(worker);
+
+	sleep_until(worker, next < deadline ? next : deadline, worker->now);
+}
+
+void wf_worker_sleep_on(struct wf_worker *worker, weft_time deadline)
+{
+	sleep_until(worker, deadline, wf_clock_now_ns());
 }
 
 /* The first `count`, in reverse. */

@@ -152,6 +152,20 @@ static struct wf_job *accept_job(struct wf_pool *pool, struct wf_pool_thread *se
 	return self->job ? begin(self, self->job) : take_next(pool, self);
 }
 
+/* U1: a job is over, or there will be none. */
+static void count_out(struct weft_rt *rt)
+{
+	/* U1: an RMW, after what the job's end has queued: with U2 in wf_pool_is_working(). */
+	if (wf_u32_fetch_add(&rt->pool.in_flight, (uint32_t)-1) == 1 && rt->clock_virtual)
+		wf_rt_wake_all(rt);
+}
+
+bool wf_pool_is_working(const struct weft_rt *rt)
+{
+	/* U2: seq_cst, after P2, and before a look at the queues: with U1 in count_out(). */
+	return wf_u32_load_seq_cst(&rt->pool.in_flight) > 0;
+}
+
 /* --- submitting --- */
 
 /* After the lock; `thread` may have found its job before. */
@@ -244,6 +258,8 @@ static WF_COLD int start_failed(struct weft_rt *rt, struct wf_job *job, int erro
 	}
 	wf_spinlock_unlock(&pool->lock);
 	tell_starts(pool);
+	if (error)
+		count_out(rt);
 	if (idle)
 		wake(idle);
 	if (log)
@@ -280,6 +296,7 @@ int wf_pool_submit(struct weft_rt *rt, struct wf_job *job)
 	bool serves = job->kind != WF_JOB_IN_PLACE;
 	struct wf_pool_thread *thread;
 
+	(void)wf_u32_fetch_add(&pool->in_flight, 1);
 	wf_spinlock_lock(&pool->lock);
 	while (serves && pool->serving >= pool->serving_max) {
 		uint32_t seen = wf_u32_load_relaxed(&pool->starts);
@@ -329,6 +346,8 @@ enum wf_taken wf_pool_take_back(struct weft_rt *rt, struct wf_job *job)
 		break;
 	}
 	wf_spinlock_unlock(&pool->lock);
+	if (taken == WF_TAKEN_BACK)
+		count_out(rt);
 	return taken;
 }
 
@@ -457,6 +476,7 @@ static struct wf_job *run(struct weft_rt *rt, struct wf_pool_thread *self, struc
 		(void)wf_wait_claim(rt, wait.pid, wait.number);
 	else
 		wf_job_end(rt, job);
+	count_out(rt);
 	return next;
 }
 

@@ -92,6 +92,8 @@ struct wf_pool {
 	wf_atomic_u32 records; /* ever made */
 	wf_atomic_u32 starts; /* futex: changes when an unproven one is proven, or is none */
 
+	wf_atomic_u32 in_flight; /* jobs submitted whose end was not told yet */
+
 	/* Figures: written under the lock, read by any thread. */
 	wf_atomic_u32 thread_count;
 	wf_atomic_u32 idle_count;
@@ -108,6 +110,13 @@ void wf_pool_close(struct weft_rt *rt);
  * never for long: where a thread must be made it takes a system call of some 20 us.
  */
 int wf_pool_submit(struct weft_rt *rt, struct wf_job *job);
+
+/*
+ * Whether a job is under way: from its submission until it was taken back, or what it wakes has
+ * been queued. A virtual clock stands still meanwhile, and its worker is woken when it ends. Any
+ * thread.
+ */
+bool wf_pool_is_working(const struct weft_rt *rt);
 
 /* The calling thread runs a job of this runtime's, which the runtime's end would wait for. */
 bool wf_pool_is_within(struct weft_rt *rt);

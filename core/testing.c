@@ -200,11 +200,9 @@ int64_t weft_test_advance(weft_rt *rt, weft_time duration_ns)
 		return r;
 	before = run_count(rt);
 	limit = wf_time_after(wf_rt_now(rt), duration_ns);
-	while (run_steps(rt, UINT64_MAX) == WF_STEP_IDLE && wf_rt_now(rt) < limit) {
-		if (!wf_embed_skip(rt, limit))
+	while (run_steps(rt, UINT64_MAX) == WF_STEP_IDLE && wf_rt_now(rt) < limit)
+		if (!wf_embed_pass(rt, limit))
 			break;
-		wf_embed_awake(rt);
-	}
 	wf_embed_leave(rt);
 	return (int64_t)(run_count(rt) - before);
 }
@@ -212,6 +210,8 @@ int64_t weft_test_advance(weft_rt *rt, weft_time duration_ns)
 /* Idle: how weft_test_run() ends here; 1: it goes on. */
 static int conclude(struct weft_rt *rt, weft_time limit)
 {
+	if (wf_embed_is_held(rt))
+		return 1;
 	if (wf_life_alive(rt) == 0)
 		return 0;
 	if (wf_rt_now(rt) >= limit)
@@ -232,10 +232,8 @@ int weft_test_run(weft_rt *rt, weft_time limit_ns)
 			r = 0;
 		else
 			r = conclude(rt, limit);
-		if (r > 0) {
-			(void)wf_embed_skip(rt, limit);
-			wf_embed_awake(rt);
-		}
+		if (r > 0)
+			(void)wf_embed_pass(rt, limit);
 	} while (r > 0);
 	wf_embed_leave(rt);
 	return r;

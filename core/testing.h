@@ -21,7 +21,10 @@
  * The same program does the same each time: one process runs at a time, in an order that only
  * depends on what they do, and between two runs I/O, wakes and timers are looked at. What comes
  * from other threads (weft_post(), the resolver) is looked at whenever it happens to come; virtual
- * time does not wait for it. Ids of processes may differ from run to run.
+ * time does not wait for it. But it does for blocking work (<weft/blocking.h>): while a job has not
+ * ended, calls that would move time wait for it instead, in real time, however long; those that do
+ * not move it (weft_test_step(), weft_test_run_until_idle()) do not. Ids of processes may differ
+ * from run to run.
  *
  * weft_rt_poll() on a test runtime never sleeps as long as something can fall due: it moves time
  * there, at most to its deadline. So weft_rt_run() works; with everything that is alive waiting for

@@ -251,11 +251,13 @@ void wf_worker_idle(struct wf_worker *worker);
  * idle.c: what wf_worker_idle() is made of. look_around: a look at everything this worker may take
  * from; `scan`: other rings too. True: there is something to run. park_begin: P1 to P3; true: the
  * worker is announced as parked and may sleep; false: there is something to do. sleep: P4, until
- * `deadline` or what is due before. park_end: P5 and, if wait() was called, P6.
+ * `deadline` or what is due before; sleep_on: until it is woken, or `deadline` of the kernel's
+ * clock, whatever is due. park_end: P5 and, if wait() was called, P6.
  */
 bool wf_worker_look_around(struct wf_worker *worker, bool scan);
 bool wf_worker_park_begin(struct wf_worker *worker);
 void wf_worker_sleep(struct wf_worker *worker, weft_time deadline);
+void wf_worker_sleep_on(struct wf_worker *worker, weft_time deadline);
 void wf_worker_park_end(struct wf_worker *worker, bool waited);
 
 /* When something falls due: a timer, a driver's deadline, the end of a grace. */

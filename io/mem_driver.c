@@ -18,6 +18,7 @@
 #include "core/internal.h"
 #include "io/drivers.h"
 #include "io/mem.h"
+#include "timer/clock.h"
 
 enum {
 	AWAKE,
@@ -204,8 +205,12 @@ static int mem_wait(void *state, weft_time deadline, weft_time now)
 	/* Z1: acquire (the RMW), with Z4. */
 	if (deadline > now && wf_u32_cas(&driver->sleep, &awake, ASLEEP)) {
 		wf_worker_sleep_begin();
-		/* Z2. The kernel compares; a wake-up for no reason is looked at again. */
-		while (wf_u32_load_relaxed(&driver->sleep) == ASLEEP && weft_now() < deadline)
+		/*
+		 * Z2. The kernel compares; a wake-up for no reason is looked at again. By the
+		 * kernel's clock, also where the runtime's is virtual.
+		 */
+		while (wf_u32_load_relaxed(&driver->sleep) == ASLEEP
+			&& wf_clock_now_ns() < deadline)
 			wf_futex_wait(&driver->sleep, ASLEEP, deadline);
 		wf_worker_sleep_end();
 	}

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <weft.h>
 #include <weft/test.h>
@@ -187,6 +188,22 @@ Test(testing, block_on_lets_time_pass, .timeout = 120)
 	end(rt);
 }
 
+/* A worker that never parks has the same clock. */
+Test(testing, time_passes_with_idle_spin_too, .timeout = 120)
+{
+	struct weft_rt_opts opts = {.size = sizeof(opts), .idle = WEFT_IDLE_SPIN};
+	weft_rt *rt;
+
+	cr_assert_eq(weft_test_create(&opts, &rt), 0);
+	(void)rt_spawned(rt, sleep_hours, "2h");
+	cr_assert_eq(weft_rt_poll(rt, WEFT_POLL), 0);
+	cr_assert_eq(weft_rt_poll(rt, WEFT_TEST_START + WEFT_SEC(3600)), 0);
+	cr_assert_eq(weft_test_now(rt), WEFT_TEST_START + WEFT_SEC(3600));
+	cr_assert_eq(weft_test_run(rt, WEFT_SEC(7200)), 0);
+	story_is("2h ");
+	end(rt);
+}
+
 Test(testing, a_poll_moves_time_to_its_deadline_at_most, .timeout = 120)
 {
 	weft_rt *rt = test_rt();
@@ -202,6 +219,145 @@ Test(testing, a_poll_moves_time_to_its_deadline_at_most, .timeout = 120)
 	cr_assert_eq(weft_rt_fd(rt), -ENOTSUP);
 	cr_assert_eq(weft_rt_run(rt), 0);
 	cr_assert_eq(weft_test_run_until_idle(rt), -ESHUTDOWN);
+	end(rt);
+}
+
+/* ---- Blocking work -------------------------------------------------------------------------- */
+
+/* Takes long enough for a clock that does not wait to be far ahead. */
+static int takes_20ms(void *arg)
+{
+	weft_time end = weft_after(WEFT_MS(20));
+
+	while (weft_now() < end)
+		(void)usleep(1000);
+	return *(int *)arg;
+}
+
+static int calls_20ms(void *arg)
+{
+	int result = 0;
+
+	cr_assert_eq(weft_blocking(takes_20ms, arg, &result, weft_after(WEFT_SEC(1))), 0);
+	cr_assert_eq(weft_now(), WEFT_TEST_START);
+	cr_assert_eq(weft_block_in_place(takes_20ms, arg, NULL), 0);
+	cr_assert_eq(weft_now(), WEFT_TEST_START);
+	tell("job");
+	return result;
+}
+
+/* T8 */
+Test(testing, time_stands_still_while_blocking_work_goes_on, .timeout = 120)
+{
+	int five = 5;
+	weft_rt *rt;
+	weft_pid pid;
+
+	for (int way = 0; way < 5; way++) {
+		rt = test_rt();
+		pid = rt_spawned(rt, calls_20ms, &five);
+		(void)rt_spawned(rt, sleep_hours, "1h");
+		if (way == 0)
+			cr_assert_eq(weft_test_run(rt, WEFT_SEC(7200)), 0);
+		else if (way == 1)
+			cr_assert_gt(weft_test_advance(rt, WEFT_SEC(7200)), 0);
+		else if (way == 2)
+			cr_assert_eq(weft_rt_run(rt), 0);
+		else if (way == 3)
+			cr_assert_eq(weft_rt_stop(rt, WEFT_SEC(7200), WEFT_FOREVER), 0);
+		else
+			while (weft_test_alive(rt) > 0)
+				cr_assert_geq(weft_rt_poll(rt, WEFT_FOREVER), 0);
+		story_is("job 1h ");
+		cr_assert_eq(joined(pid), 5);
+		end(rt);
+	}
+}
+
+Test(testing, time_stands_still_for_posts_too, .timeout = 120)
+{
+	int zero = 0;
+	weft_rt *rt = test_rt();
+
+	cr_assert_eq(weft_blocking_post(rt, takes_20ms, &zero, NULL), 0);
+	cr_assert_eq(weft_rt_poll(rt, WEFT_POLL), 0, "does not wait");
+	cr_assert_eq(weft_test_run_until_idle(rt), 0, "nor does this");
+	cr_assert_eq(weft_test_run(rt, 0), 0);
+	cr_assert_eq(weft_test_alive(rt), 0);
+	end(rt);
+}
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool open;
+} gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
+
+static void open_gate(void)
+{
+	pthread_mutex_lock(&gate.lock);
+	gate.open = true;
+	pthread_cond_broadcast(&gate.changed);
+	pthread_mutex_unlock(&gate.lock);
+}
+
+static int waits_at_gate(void *arg)
+{
+	if (arg)
+		cr_assert_eq(weft_wake(*(weft_pid *)arg), 0);
+	pthread_mutex_lock(&gate.lock);
+	while (!gate.open)
+		pthread_cond_wait(&gate.changed, &gate.lock);
+	pthread_mutex_unlock(&gate.lock);
+	return 0;
+}
+
+static int parks_and_opens(void *arg)
+{
+	(void)arg;
+	cr_assert_eq(weft_park(WEFT_FOREVER), 0);
+	open_gate();
+	return 0;
+}
+
+/* A job that needs the processes is not waited for in vain. */
+Test(testing, processes_run_while_blocking_work_goes_on, .timeout = 120)
+{
+	weft_rt *rt = test_rt();
+	weft_pid pid = rt_spawned(rt, parks_and_opens, NULL);
+
+	cr_assert_gt(weft_test_run_until_idle(rt), 0);
+	cr_assert_eq(weft_blocking_post(rt, waits_at_gate, &pid, NULL), 0);
+	cr_assert_eq(weft_test_run(rt, WEFT_SEC(1)), 0);
+	cr_assert_eq(joined(pid), 0);
+	end(rt);
+}
+
+static void silence(
+	void *ctx, enum weft_log_level level, int worker, weft_pid pid, const char *text)
+{
+	(void)ctx;
+	(void)level;
+	(void)worker;
+	(void)pid;
+	(void)text;
+}
+
+Test(testing, a_stop_waits_for_blocking_work_until_its_deadline, .timeout = 120)
+{
+	struct weft_rt_opts opts = {.size = sizeof(opts), .log = silence};
+	weft_time before = weft_now();
+	weft_rt *rt;
+
+	cr_assert_eq(weft_test_create(&opts, &rt), 0);
+	cr_assert_eq(weft_blocking_post(rt, waits_at_gate, NULL,
+		&(struct weft_blocking_opts){
+			.size = sizeof(struct weft_blocking_opts),
+			.flags = WEFT_BLOCKING_MANDATORY}), 0);
+	cr_assert_eq(weft_rt_stop(rt, 0, weft_after(WEFT_MS(5))), -ETIMEDOUT);
+	cr_assert_eq(weft_rt_destroy(rt, weft_after(WEFT_MS(5))), -EBUSY);
+	cr_assert_geq(weft_now() - before, WEFT_MS(10));
+	open_gate();
 	end(rt);
 }
 
