@@ -99,17 +99,6 @@ int weft_rt_run_on_workers(
 
 /* --- a process to wait for --- */
 
-/* The thread of an embedded runtime: the process runs in its polls. */
-static int poll_until_joined(weft_rt *rt, weft_pid pid, int *result_out)
-{
-	bool goes_on = true;
-	int r;
-
-	while ((r = weft_try_join(pid, result_out)) == -EAGAIN && goes_on)
-		goes_on = wf_embed_drive_once(rt);
-	return r == -EAGAIN ? -EDEADLK : r;
-}
-
 /* Too many foreign threads wait already: asks again each millisecond. */
 static int join_at_last(weft_pid pid, int *result_out)
 {
@@ -135,6 +124,6 @@ int weft_rt_block_on(weft_rt *rt, weft_fn fn, void *arg, const struct weft_spawn
 	r = weft_rt_spawn(rt, fn, arg, opts, &pid);
 	if (r < 0)
 		return r;
-	return wf_embed_is_owner(rt) ? poll_until_joined(rt, pid, result_out)
+	return wf_embed_is_owner(rt) ? wf_embed_join(rt, pid, result_out)
 				     : join_at_last(pid, result_out);
 }

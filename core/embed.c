@@ -97,7 +97,7 @@ int wf_embed_enter(struct weft_rt *rt)
 	return 0;
 }
 
-void wf_embed_leave(struct weft_rt *rt)
+bool wf_embed_leave(struct weft_rt *rt)
 {
 	struct wf_worker *worker = &rt->workers[0];
 	struct wf_embed *embed = &rt->embed;
@@ -110,6 +110,7 @@ void wf_embed_leave(struct weft_rt *rt)
 	resign(worker);
 	if (ended)
 		tell_ended(rt);
+	return ended;
 }
 
 int wf_embed_open(struct weft_rt *rt)
@@ -128,7 +129,7 @@ int wf_embed_open(struct weft_rt *rt)
 	}
 	/* Parked, so that what comes before the first poll wakes the descriptor too. */
 	(void)wf_embed_step(rt, 0);
-	wf_embed_leave(rt);
+	(void)wf_embed_leave(rt);
 	return 0;
 }
 
@@ -290,8 +291,7 @@ static int poll_until(struct weft_rt *rt, struct until until)
 		wait(rt, until);
 		step = run_turns(rt, &did);
 	}
-	wf_embed_leave(rt);
-	if (step == WF_STEP_ENDED)
+	if (wf_embed_leave(rt))
 		return -ESHUTDOWN;
 	return step == WF_STEP_BUSY;
 }
@@ -371,7 +371,14 @@ bool wf_embed_drive(struct weft_rt *rt, weft_time deadline)
 	}
 }
 
-bool wf_embed_drive_once(struct weft_rt *rt)
+int wf_embed_join(struct weft_rt *rt, weft_pid pid, int *result_out)
 {
-	return drive(rt, WEFT_FOREVER) >= 0;
+	int r, driven = 0;
+
+	while ((r = weft_try_join(pid, result_out)) == -EAGAIN && driven != -EDEADLK)
+		driven = drive(rt, WEFT_FOREVER);
+	if (r != -EAGAIN)
+		return r;
+	(void)weft_detach(pid);
+	return -EDEADLK;
 }

@@ -21,10 +21,11 @@ bool wf_embed_is_owner(const struct weft_rt *rt);
 
 /*
  * Between the two the calling thread is the worker, and awake. 0; -EINVAL not embedded; -EDEADLK
- * inside a runtime; -EPERM another thread's; -ESHUTDOWN: a leave has seen the end.
+ * inside a runtime; -EPERM another thread's; -ESHUTDOWN: a leave has seen the end: that one returns
+ * true, and another thread may have freed `rt` by then.
  */
 int wf_embed_enter(struct weft_rt *rt);
-void wf_embed_leave(struct weft_rt *rt);
+bool wf_embed_leave(struct weft_rt *rt);
 
 /* Inside: one turn of at most `budget` processes. After IDLE: leave, or wait. */
 enum wf_step wf_embed_step(struct weft_rt *rt, unsigned budget);
@@ -43,7 +44,10 @@ bool wf_embed_pass(struct weft_rt *rt, weft_time limit);
  */
 bool wf_embed_drive(struct weft_rt *rt, weft_time deadline);
 
-/* The same, for one poll that waits. False: nothing will come of another. */
-bool wf_embed_drive_once(struct weft_rt *rt);
+/*
+ * The owner, outside: polls until a process has ended, and takes its result: as weft_try_join();
+ * -EDEADLK: it waits for ever (virtual clock), and is left to itself.
+ */
+int wf_embed_join(struct weft_rt *rt, weft_pid pid, int *result_out);
 
 #endif

@@ -164,6 +164,15 @@ static int enter(struct weft_rt *rt)
 	return rt->forced ? wf_embed_enter(rt) : -EINVAL;
 }
 
+/* How many have run since `before`. */
+static int64_t leave(struct weft_rt *rt, uint64_t before)
+{
+	uint64_t count = run_count(rt) - before;
+
+	(void)wf_embed_leave(rt);
+	return (int64_t)count;
+}
+
 int64_t weft_test_step(weft_rt *rt, unsigned count)
 {
 	int r = enter(rt);
@@ -173,8 +182,7 @@ int64_t weft_test_step(weft_rt *rt, unsigned count)
 		return r;
 	before = run_count(rt);
 	(void)run_steps(rt, count);
-	wf_embed_leave(rt);
-	return (int64_t)(run_count(rt) - before);
+	return leave(rt, before);
 }
 
 int64_t weft_test_run_until_idle(weft_rt *rt)
@@ -186,8 +194,7 @@ int64_t weft_test_run_until_idle(weft_rt *rt)
 		return r;
 	before = run_count(rt);
 	(void)run_steps(rt, UINT64_MAX);
-	wf_embed_leave(rt);
-	return (int64_t)(run_count(rt) - before);
+	return leave(rt, before);
 }
 
 int64_t weft_test_advance(weft_rt *rt, weft_time duration_ns)
@@ -203,8 +210,7 @@ int64_t weft_test_advance(weft_rt *rt, weft_time duration_ns)
 	while (run_steps(rt, UINT64_MAX) == WF_STEP_IDLE && wf_rt_now(rt) < limit)
 		if (!wf_embed_pass(rt, limit))
 			break;
-	wf_embed_leave(rt);
-	return (int64_t)(run_count(rt) - before);
+	return leave(rt, before);
 }
 
 /* Idle: how weft_test_run() ends here; 1: it goes on. */
@@ -235,7 +241,7 @@ int weft_test_run(weft_rt *rt, weft_time limit_ns)
 		if (r > 0)
 			(void)wf_embed_pass(rt, limit);
 	} while (r > 0);
-	wf_embed_leave(rt);
+	(void)wf_embed_leave(rt);
 	return r;
 }
 

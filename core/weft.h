@@ -265,9 +265,10 @@ WEFT_API int weft_rt_destroy(weft_rt *rt, weft_time deadline);
  * worker holds the host's loop. The thread must not end before the runtime has.
  *
  * weft_rt_run() polls until the end. weft_rt_stop(), weft_rt_destroy() and weft_rt_block_on() poll
- * while they wait, if that thread calls them; on any other they wait for its polls. weft_rt_stop()
- * in a process of another runtime on that thread only begins the stop. weft_join() on that thread,
- * outside a process, gives -EDEADLK where it would have to wait.
+ * while they wait, if that thread calls them; on any other they wait for its polls (which it may go
+ * on with during a weft_rt_destroy(), until one gives -ESHUTDOWN). weft_rt_stop() in a process of
+ * another runtime on that thread only begins the stop. weft_join() on that thread, outside a
+ * process, gives -EDEADLK where it would have to wait.
  */
 
 /*
@@ -340,11 +341,11 @@ WEFT_API int weft_rt_run_on_workers(
  * started or not. opts may be NULL; WEFT_DETACHED and WEFT_SUSPENDED are -EINVAL. The process's
  * result, or error, goes to result_out (may be NULL).
  * Ownership: `arg` as with weft_rt_spawn().
- * Threads: any thread outside every worker; that of an embedded runtime polls. Blocks: the thread.
- * Cancel: that of the process.
+ * Threads: any thread outside every worker; that of an embedded runtime polls meanwhile. Blocks:
+ * the thread. Cancel: that of the process.
  * Returns: 0: it has ended; -EDEADLK inside a runtime, of any kind: nothing has happened; errors as
- * weft_rt_spawn(); -ESRCH, -EBUSY: the process told its id to somebody, who joins it too. In a test
- * runtime -EDEADLK also if everything that is alive waits for ever: so does the process.
+ * weft_rt_spawn(); -ESRCH, -EBUSY: the process told its id to somebody, who joins it too. On a test
+ * runtime's thread (<weft/test.h>) -EDEADLK too if the process waits for ever; it is detached then.
  */
 WEFT_API int weft_rt_block_on(weft_rt *rt, weft_fn fn, void *arg,
 	const struct weft_spawn_opts *opts, int *result_out);

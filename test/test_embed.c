@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "core/runtime.h"
 #include "test/net.h"
 #include "test/runtime.h"
 
@@ -503,6 +504,78 @@ Test(embed, a_thread_that_has_had_a_runtime_may_end, .timeout = 120)
 }
 
 /* ---- The end -------------------------------------------------------------------------------- */
+
+struct nested_block_on {
+	weft_rt *rt;
+	int count;
+};
+
+static int blocks_on_its_own(void *arg)
+{
+	struct nested_block_on *nested = arg;
+
+	cr_assert_eq(weft_rt_block_on(nested->rt, count_up, &nested->count, NULL, NULL), -EDEADLK);
+	return 0;
+}
+
+static void *blocks_on_from_elsewhere(void *arg)
+{
+	struct nested_block_on *nested = arg;
+	int result = 0;
+
+	cr_assert_eq(weft_rt_block_on(nested->rt, sleep_1ms, &nested->count, NULL, &result), 0);
+	cr_assert_eq(result, 0);
+	cr_assert_eq(weft_rt_start(nested->rt), 0);
+	return NULL;
+}
+
+Test(embed, block_on_polls_until_its_process_has_ended, .timeout = 120)
+{
+	struct nested_block_on nested = {.rt = embedded()};
+	weft_pid sleeper = rt_spawned(nested.rt, sleep_long, NULL);
+	pthread_t thread;
+	int result = -1;
+
+	cr_assert_eq(weft_rt_block_on(nested.rt, count_up, &nested.count, NULL, &result), 0);
+	cr_assert_eq(result, 7);
+	cr_assert_eq(weft_rt_block_on(nested.rt, sleep_1ms, &nested.count, NULL, &result), 0);
+	cr_assert_eq(result, 0);
+	cr_assert_eq(nested.count, 2);
+	cr_assert_eq(weft_rt_block_on(nested.rt, blocks_on_its_own, &nested, NULL, &result), 0);
+	cr_assert_eq(nested.count, 2, "refused, and nothing has happened");
+	cr_assert_eq(weft_cancel(sleeper), 0);
+	cr_assert_eq(pthread_create(&thread, NULL, blocks_on_from_elsewhere, &nested), 0);
+	while (weft_rt_poll(nested.rt, WEFT_FOREVER) >= 0)
+		;
+	pthread_join(thread, NULL);
+	cr_assert_eq(nested.count, 3);
+	cr_assert_eq(weft_rt_block_on(nested.rt, count_up, &nested.count, NULL, NULL), -ESHUTDOWN);
+	runtime_end(nested.rt);
+}
+
+static int stops_and_computes(void *arg)
+{
+	weft_time end;
+
+	cr_assert_eq(weft_rt_stop(arg, 0, WEFT_POLL), 0);
+	end = weft_after(WEFT_MS(3));
+	while (weft_now() < end)
+		;
+	return weft_yield();
+}
+
+/* Whoever waits in weft_rt_destroy() may free the runtime as soon as a poll has told of its end. */
+Test(embed, the_poll_that_tells_of_the_end_says_so, .timeout = 120)
+{
+	weft_rt *rt = embedded();
+	int r;
+
+	(void)rt_spawned(rt, stops_and_computes, rt);
+	while ((r = weft_rt_poll(rt, WEFT_POLL)) >= 0)
+		cr_assert(!rt->embed.over);
+	cr_assert_eq(r, -ESHUTDOWN);
+	runtime_end(rt);
+}
 
 Test(embed, the_runtime_ends_with_its_last_process, .timeout = 120)
 {

@@ -361,6 +361,21 @@ Test(testing, a_stop_waits_for_blocking_work_until_its_deadline, .timeout = 120)
 	end(rt);
 }
 
+Test(testing, block_on_moves_time_as_it_needs, .timeout = 120)
+{
+	static char three_hours[] = "3h";
+	weft_rt *rt = test_rt();
+	int five = 5, result = 0;
+
+	cr_assert_eq(weft_rt_block_on(rt, calls_20ms, &five, NULL, &result), 0);
+	cr_assert_eq(result, 5);
+	cr_assert_eq(weft_rt_block_on(rt, sleep_hours, three_hours, NULL, NULL), 0);
+	story_is("job 3h ");
+	cr_assert_eq(weft_rt_block_on(rt, wait_for_ever, NULL, NULL, NULL), -EDEADLK);
+	cr_assert_eq(weft_test_alive(rt), 1);
+	end(rt);
+}
+
 /* ---- Steps ---------------------------------------------------------------------------------- */
 
 static int three_parts(void *arg)
