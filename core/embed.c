@@ -25,6 +25,7 @@
 
 #include <errno.h>
 
+#include "core/hooks.h"
 #include "core/internal.h"
 #include "core/registry.h"
 
@@ -105,8 +106,10 @@ bool wf_embed_leave(struct weft_rt *rt)
 
 	embed->wake_at = embed->parked ? wf_worker_next_deadline(worker) : 0;
 	set_alarm(embed);
-	if (ended)
+	if (ended) {
+		wf_hooks_thread_stop(worker);
 		wf_boot_close_worker(worker);
+	}
 	resign(worker);
 	if (ended)
 		tell_ended(rt);
@@ -127,6 +130,7 @@ int wf_embed_open(struct weft_rt *rt)
 		wf_boot_close_drivers(rt);
 		return rt->errors[0].error;
 	}
+	wf_hooks_thread_start(&rt->workers[0]);
 	/* Parked, so that what comes before the first poll wakes the descriptor too. */
 	(void)wf_embed_step(rt, 0);
 	(void)wf_embed_leave(rt);

@@ -268,7 +268,8 @@ WEFT_API int weft_rt_destroy(weft_rt *rt, weft_time deadline);
  * while they wait, if that thread calls them; on any other they wait for its polls (which it may go
  * on with during a weft_rt_destroy(), until one gives -ESHUTDOWN). weft_rt_stop() in a process of
  * another runtime on that thread only begins the stop. weft_join() on that thread, outside a
- * process, gives -EDEADLK where it would have to wait.
+ * process, gives -EDEADLK where it would have to wait. Of the hooks, thread_start is called in
+ * weft_rt_create(), thread_stop by the poll that sees the end.
  */
 
 /*

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #include "test/runtime.h"
@@ -187,6 +188,25 @@ Test(hooks, come_in_pairs, .timeout = 120)
 	}
 }
 
+/* The worker of an embedded runtime begins and ends as any other. */
+Test(hooks, come_in_pairs_on_an_embedded_runtime, .timeout = 120)
+{
+	struct weft_rt_opts opts = opts_with(&all, 1);
+	int times = 3;
+	weft_rt *rt;
+
+	opts.flags = WEFT_RT_EMBEDDED;
+	memset(&told, 0, sizeof told);
+	rt = runtime_new_with(&opts);
+	cr_assert_eq(sum(told.started), 1);
+	cr_assert_eq(weft_rt_block_on(rt, yields, &times, NULL, NULL), 0);
+	cr_assert_eq(sum(told.stopped), 0);
+	runtime_end(rt);
+	cr_assert_eq(sum(told.stopped), 1);
+	cr_assert_eq(sum(told.parked), sum(told.unparked));
+	cr_assert_eq(wf_u32_load_relaxed(&told.ended), 1);
+}
+
 static int yields_often(void *arg)
 {
 	(void)arg;
@@ -282,20 +302,34 @@ Test(hooks, end_whatever_was_spawned_across_a_stop, .timeout = 120)
 }
 
 /* X5 */
+static int does_nothing(void *arg)
+{
+	(void)arg;
+	return 0;
+}
+
+/* With all that a runtime can have: signals, handlers, a monitor, threads for blocking work. */
 Test(hooks, start_and_stop_alike_a_thousand_times, .timeout = 120)
 {
 	struct weft_rt_opts opts = opts_with(&all, 2);
-	unsigned fds, rounds = 1000 / HARNESS_SLOWDOWN;
+	unsigned fds, threads, rounds = 1000 / HARNESS_SLOWDOWN;
+	sigset_t before, after;
 	size_t bytes = 0;
 	weft_pid pid;
 	weft_rt *rt;
 
+	opts.flags = WEFT_RT_GUARD_REPORT | WEFT_RT_STALL_BACKTRACE | WEFT_RT_SIGNALS;
+	memset(&before, 0, sizeof before); /* the kernel's is shorter */
+	memset(&after, 0, sizeof after);
+	cr_assert_eq(pthread_sigmask(SIG_SETMASK, NULL, &before), 0);
 	runtime_end(runtime_new_with(&opts)); /* what is made once for the process */
 	fds = harness_fd_count();
+	threads = harness_thread_count();
 	for (unsigned i = 0; i < rounds; i++) {
 		memset(&told, 0, sizeof told);
 		rt = runtime_new_with(&opts);
 		cr_assert_eq(weft_rt_spawn(rt, parks, NULL, NULL, &pid), 0);
+		cr_assert_eq(weft_blocking_post(rt, does_nothing, NULL, NULL), 0);
 		runtime_end(rt);
 		cr_assert_eq(sum(told.started), 2);
 		cr_assert_eq(sum(told.stopped), 2);
@@ -307,6 +341,9 @@ Test(hooks, start_and_stop_alike_a_thousand_times, .timeout = 120)
 		if (i == rounds / 4)
 			bytes = harness_rss_bytes();
 	}
+	UNTIL_FOREIGN(harness_thread_count() <= threads);
+	cr_assert_eq(pthread_sigmask(SIG_SETMASK, NULL, &after), 0);
+	cr_assert_eq(memcmp(&before, &after, sizeof before), 0);
 	if (!HARNESS_ASAN && !HARNESS_TSAN)
 		cr_assert_lt(harness_rss_bytes(), bytes + (size_t)2 * 1024 * 1024);
 }
