@@ -71,6 +71,10 @@ static int hands_its_word_on(void *arg)
 	cr_assert_eq(joined(committed(tells_its_word, &nothing)), WORD);
 	cr_assert_eq(weft_rt_spawn(weft_rt_current(), tells_its_word, NULL, NULL, &pid), 0);
 	cr_assert_eq(joined(pid), WORD);
+	cr_assert_eq(weft_task_spawn(tells_its_word, NULL, NULL, &pid), 0);
+	cr_assert_eq(joined(pid), WORD);
+	cr_assert_eq(weft_task_spawn(tells_its_word, NULL, &nothing, &pid), 0);
+	cr_assert_eq(joined(pid), WORD);
 	/* What it does later is not seen by those that are there. */
 	pid = spawned(tells_its_word, NULL);
 	cr_assert_eq(weft_trace_set(OTHER), 0);
