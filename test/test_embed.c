@@ -606,7 +606,7 @@ Test(embed, run_polls_until_the_end, .timeout = 120)
 	runtime_end(rt);
 }
 
-Test(embed, block_on_polls_until_its_process_has_ended, .timeout = 120)
+Test(embed, block_on_lets_the_others_go_on, .timeout = 120)
 {
 	weft_rt *rt = embedded();
 	int count = 0, result = -1;
