@@ -56,7 +56,7 @@ static int counts_as_task(void *state)
 	return 0;
 }
 
-/* ---- P2: cancelled while it waits, by whomever ----------------------------------------------- */
+/* ---- P2: cancelled while it waits, by whomever -------------------------------------------- */
 
 struct sleeper {
 	struct weft_deferred defer;
@@ -137,7 +137,7 @@ Test(scenarios, cancelled_sleeping_tasks_clean_up, .timeout = 120)
 	runtime_end(rt);
 }
 
-/* ---- P3: joined by a task, and by a second one ----------------------------------------------- */
+/* ---- P3: joined by a task, and by a second one -------------------------------------------- */
 
 struct joiner {
 	weft_pid target;
@@ -200,7 +200,7 @@ Test(scenarios, tasks_join_before_during_and_after, .timeout = 120)
 	cr_assert_eq(in_runtime(2, joined_by_tasks, NULL), 1);
 }
 
-/* ---- P4, P5: tokens, and what was written before --------------------------------------------- */
+/* ---- P4, P5: tokens, and what was written before ------------------------------------------ */
 
 struct mailbox {
 	unsigned written, read, runs, last;
@@ -251,7 +251,7 @@ Test(scenarios, a_wake_publishes_to_a_task_that_is_queued, .timeout = 120)
 			in_runtime(1, wakes_queued_tasks, (void *)(uintptr_t)&task_flags[n]), 1);
 }
 
-/* ---- P6, P12: refused, or never polled ------------------------------------------------------- */
+/* ---- P6, P12: refused, or never polled ---------------------------------------------------- */
 
 static int never_polled(void *state)
 {
@@ -348,7 +348,7 @@ Test(scenarios, tasks_stopped_before_their_first_run_are_polled_and_dropped_once
 	runtime_end(rt);
 }
 
-/* ---- P7: a place used by one kind after the other -------------------------------------------- */
+/* ---- P7: a place used by one kind after the other ----------------------------------------- */
 
 static int uses_places_again(void *arg)
 {
@@ -389,7 +389,7 @@ Test(scenarios, an_id_is_of_one_process_whichever_kind_follows, .timeout = 120)
 	runtime_end(rt);
 }
 
-/* ---- S1, S9, S10: spawned from outside ------------------------------------------------------- */
+/* ---- S1, S9, S10: spawned from outside ---------------------------------------------------- */
 
 Test(scenarios, a_thousand_tasks_from_outside_all_run, .timeout = 120)
 {
@@ -447,7 +447,7 @@ Test(scenarios, a_task_spawned_while_the_workers_park_runs, .timeout = 120)
 	}
 }
 
-/* ---- S3 to S6: one worker, kept busy by tasks ------------------------------------------------ */
+/* ---- S3 to S6: one worker, kept busy by tasks --------------------------------------------- */
 
 struct load {
 	wf_atomic_u32 stop, runs;
@@ -689,7 +689,7 @@ Test(scenarios, a_connection_is_served_by_a_task_beside_tasks_that_wake_themselv
 	runtime_end(rt);
 }
 
-/* ---- S8: injected tasks, beside tasks -------------------------------------------------------- */
+/* ---- S8: injected tasks, beside tasks ----------------------------------------------------- */
 
 struct busy {
 	uint32_t picks;
@@ -767,7 +767,7 @@ Test(scenarios, injected_tasks_run_within_an_interval_of_picks, .timeout = 120)
 	runtime_end(rt);
 }
 
-/* ---- S11: a pinned task woken by everybody at once ------------------------------------------- */
+/* ---- S11: a pinned task woken by everybody at once ---------------------------------------- */
 
 enum { WAKERS = 3, WAKES = 3000 / HARNESS_SLOWDOWN };
 
@@ -833,7 +833,7 @@ Test(scenarios, a_pinned_task_woken_by_all_at_once_stays_at_home, .timeout = 120
 	runtime_end(rt);
 }
 
-/* ---- S13: two runtimes ----------------------------------------------------------------------- */
+/* ---- S13: two runtimes -------------------------------------------------------------------- */
 
 struct abroad {
 	struct joiner joiner;
@@ -869,7 +869,7 @@ Test(scenarios, tasks_wake_and_join_tasks_of_another_runtime, .timeout = 120)
 	runtime_end(there);
 }
 
-/* ---- S14, S15, S16: shares and order --------------------------------------------------------- */
+/* ---- S14, S15, S16: shares and order ------------------------------------------------------ */
 
 /* Each holds its worker until the other has begun as many, or all have begun: equally fast. */
 enum { JOBS = 600 };
@@ -1054,7 +1054,7 @@ Test(scenarios, tasks_start_and_are_woken_in_order, .timeout = 120)
 	cr_assert_eq(in_runtime(1, wakes_in_order, NULL), 1);
 }
 
-/* ---- X1, X2, X5, X8: stops ------------------------------------------------------------------- */
+/* ---- X1, X2, X5, X8: stops ---------------------------------------------------------------- */
 
 struct spawning {
 	weft_rt *rt;
@@ -1253,7 +1253,7 @@ Test(scenarios, a_task_that_waits_for_all_there_is_ends_before_the_drivers, .tim
 		ends_slowly(task_flags[round & 1]);
 }
 
-/* ---- B1, B4: workers that are blocked -------------------------------------------------------- */
+/* ---- B1, B4: workers that are blocked ----------------------------------------------------- */
 
 static int waits_for_word(void *arg)
 {
