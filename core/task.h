@@ -28,6 +28,7 @@
  * weft_accept, weft_poll_fd. A deadline is an absolute time: pass the same one each time. All other
  * calls that can park give -EPERM in a task (weft_read_exact, weft_write_all, weft_connect,
  * weft_serve, weft_blocking, weft_child_wait, weft_signal_wait, weft_scope_open, …).
+ * What a task's cleanup arms is over with the task: it cannot wait.
  *
  * One run may arm several: the first that comes makes the next run, and the earliest deadline
  * counts. What a run armed is forgotten when the next begins: what it still wants it asks for
