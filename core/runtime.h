@@ -42,7 +42,11 @@ enum wf_stop_phase {
 
 enum {
 	WF_ERRORS_MAX = 64,         /* kept; further ones are only logged */
+#if defined(WF_ATOMICS_SIM)
+	WF_FOREIGN_JOINERS_MAX = 2,
+#else
 	WF_FOREIGN_JOINERS_MAX = 64,
+#endif
 	WF_SURVIVORS_LOGGED_MAX = 32,
 };
 

@@ -487,6 +487,86 @@ SIM_TEST(shutdown, a_call_runs_on_all_workers_or_is_refused)
 	sim_must_pass(&calling, 2 * SCHEDULES);
 }
 
+/* It fails on one worker: it runs on the other one all the same, and the runtime ends. */
+static int fails_on_first(void *arg)
+{
+	return runs_on_worker(arg) == 0 && weft_worker_index() == 0 ? -EIO : 0;
+}
+
+static void call_that_fails(unsigned unused)
+{
+	int r;
+
+	(void)unused;
+	memset(calls, 0, sizeof(calls));
+	sim_runtime_expect_errors();
+	scene_create(2);
+	body_spawn(&scene.bodies[0], stays, NULL);
+	r = weft_rt_run_on_workers(scene.rt, fails_on_first, NULL, drops_call);
+	sim_check(r == 0, "weft_rt_run_on_workers: %d", r);
+	r = weft_rt_run(scene.rt);
+	sim_check(r == -EIO, "weft_rt_run: %d", r);
+	sim_check(calls[0].drops == 1, "dropped %u times", calls[0].drops);
+	scene_destroy();
+}
+
+SCENE(failing, "a call that fails on a worker", 1, call_that_fails);
+
+SIM_TEST(shutdown, a_call_that_fails_ends_the_runtime)
+{
+	sim_must_pass(&failing, SCHEDULES);
+}
+
+/* --- threads that wait for a process of theirs, beside a stop --- */
+
+enum { WAITERS = WF_FOREIGN_JOINERS_MAX + 1 };
+
+static int parks_or_not(void *arg)
+{
+	struct body *body = body_begin(arg);
+
+	if (sim_random(2))
+		(void)body_park(body, weft_after(WEFT_US(sim_random(5))));
+	return body_end(body);
+}
+
+/* What was accepted has ended when the call returns; one more thread waits than have a place. */
+static void block_on(unsigned number)
+{
+	struct body *body = &scene.bodies[number];
+	struct weft_spawn_opts opts = scene_opts(0, sim_random(2) ? WEFT_MOVABLE : 0);
+	int result = -1, r;
+
+	opts.arg_dtor = body_drop;
+	r = weft_rt_block_on(scene.rt, sim_random(2) ? parks_or_not : stays, body, &opts, &result);
+	sim_check(r == 0 || r == -ESHUTDOWN, "weft_rt_block_on: %d", r);
+	sim_check(body->ended == (r == 0) && body->dropped == (r == 0),
+		"weft_rt_block_on: %d; %u have ended, %u dropped", r, body->ended, body->dropped);
+	sim_check(r != 0 || result == (int)number, "another's result");
+}
+
+static void block_beside_a_stop(unsigned number)
+{
+	if (number > 0) {
+		gate_await(&s.ready);
+		block_on(number);
+		return;
+	}
+	scene_create(2);
+	gate_open(&s.ready);
+	stop(sim_random(2) ? WEFT_US(5) : 0, WEFT_FOREVER, 0);
+	for (unsigned i = 1; i <= WAITERS; i++)
+		sim_thread_join(i);
+	scene_destroy();
+}
+
+SCENE(blocking_on, "3 threads wait for processes, a stop", 1 + WAITERS, block_beside_a_stop);
+
+SIM_TEST(shutdown, who_blocks_on_a_process_returns_when_it_has_ended)
+{
+	sim_must_pass(&blocking_on, SCHEDULES);
+}
+
 /* --- planted --- */
 
 SIM_TEST(shutdown, planted_end_without_a_second_look)
@@ -517,4 +597,9 @@ SIM_TEST(shutdown, planted_call_after_the_close)
 SIM_TEST(shutdown, planted_destruction_ignores_visitors)
 {
 	sim_must_find(&waking, WF_PLANTED_withdraw_ignores_uses, 10000);
+}
+
+SIM_TEST(shutdown, planted_joiner_misses_the_end)
+{
+	sim_must_find(&blocking_on, WF_PLANTED_join_misses_end, 10000);
 }

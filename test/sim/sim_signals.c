@@ -1,7 +1,6 @@
 /*
  * Signals for processes: an owner's thread hands them out beside subscribers who wait, give up, are
- * cancelled, unsubscribe and end. What the coordinator reads from the kernel a thread makes up
- * here.
+ * cancelled, unsubscribe and end. What a coordinator reads from the kernel a thread makes up here.
  */
 #include <weft/signal.h>
 
