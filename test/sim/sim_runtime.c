@@ -1060,7 +1060,7 @@ SIM_TEST(runtime, planted_headers_without_a_grace_period)
 SIM_TEST(runtime, planted_header_used_while_an_inbox_has_it)
 {
 	sim_must_find_saying(
-		&late_wakes, WF_PLANTED_reuse_while_linked, 100000, "while an inbox has it");
+		&late_wakes, WF_PLANTED_reuse_while_linked, 400000, "while an inbox has it");
 }
 
 SIM_TEST(runtime, planted_wait_numbers_start_anew)
