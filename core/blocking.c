@@ -177,9 +177,7 @@ int weft_blocking_post(
 	if (r < 0)
 		return r;
 	wf_foreign_begin(rt);
-	/* N4: seq_cst, with E3 in wf_life_try_end(): as a foreign spawn. */
-	if (wf_u32_load_seq_cst(&rt->stop_phase) >= WF_CLOSED
-		&& !WF_PLANTED(blocking_post_ignores_close))
+	if (wf_foreign_comes_late(rt) && !WF_PLANTED(blocking_post_ignores_close))
 		r = -ESHUTDOWN;
 	else
 		r = wf_pool_submit(rt, &post->job);

@@ -83,8 +83,7 @@ int weft_rt_run_on_workers(
 	call->arg = arg;
 	call->dtor = dtor;
 	wf_foreign_begin(rt);
-	/* N4: seq_cst, with E3 in wf_life_try_end(): as a post. */
-	if (wf_u32_load_seq_cst(&rt->stop_phase) >= WF_CLOSED && !WF_PLANTED(post_ignores_close)) {
+	if (wf_foreign_comes_late(rt) && !WF_PLANTED(post_ignores_close)) {
 		wf_free(rt, call, call->bytes);
 		wf_foreign_refused(rt);
 		wf_foreign_end(rt);

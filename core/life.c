@@ -3,8 +3,9 @@
  * steps.
  *
  * Ending (E1 to E4). Foreign spawns and posts count themselves first (N1) and read the phase
- * afterwards (N4), all seq_cst: either they see ENDING and take themselves back, or the second sum
- * sees them, and the phase goes back. Workers' own spawns come from processes, which are alive.
+ * afterwards (N4), all seq_cst: either the second sum sees them, and the phase goes back, or they
+ * see ENDED and take themselves back; while it is ENDING they wait for which. Workers' own spawns
+ * come from processes, which are alive.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -25,6 +26,19 @@ void wf_foreign_begin(struct weft_rt *rt)
 {
 	/* N1: an RMW, with E2 in sum_created(). */
 	(void)wf_u64_fetch_add(&rt->foreign, FOREIGN_CREATED + 1);
+}
+
+bool wf_foreign_comes_late(const struct weft_rt *rt)
+{
+	uint32_t phase;
+
+	/*
+	 * N4: seq_cst, with S1 in close_table() and E3 in wf_life_try_end(). Who makes the second
+	 * sum waits for nobody, and it sees the caller, counted already, or has seen the end.
+	 */
+	while ((phase = wf_u32_load_seq_cst(&rt->stop_phase)) == WF_ENDING)
+		wf_pause();
+	return phase >= WF_CLOSED;
 }
 
 void wf_foreign_refused(struct weft_rt *rt)
@@ -124,7 +138,7 @@ bool wf_life_try_end(struct weft_rt *rt)
 		return false;
 	if (!nothing_alive(rt))
 		return false;
-	/* E3: the RMW of "either they see ENDING, or we see them": with N4 in publish(). */
+	/* E3: the RMW of "either they see ENDING, or we see them": with N4. */
 	if (!wf_u32_cas(&rt->stop_phase, &phase, WF_ENDING))
 		return false;
 	if (!nothing_alive(rt) && !WF_PLANTED(life_looks_once)) {

@@ -40,8 +40,7 @@ int weft_post(weft_rt *rt, void (*fn)(void *arg), void *arg)
 	post->fn = fn;
 	post->arg = arg;
 	wf_foreign_begin(rt);
-	/* N4: seq_cst, with E3 in wf_life_try_end(): as a foreign spawn. */
-	if (wf_u32_load_seq_cst(&rt->stop_phase) >= WF_CLOSED && !WF_PLANTED(post_ignores_close)) {
+	if (wf_foreign_comes_late(rt) && !WF_PLANTED(post_ignores_close)) {
 		wf_free(rt, post, sizeof *post);
 		wf_foreign_refused(rt);
 		wf_foreign_end(rt);

@@ -8,8 +8,8 @@
  *   CLOSED    S1: the table refuses new processes and posts. Each worker acknowledges, so that
  *             its own later spawns refuse without a fence; once all have, it sweeps its share
  *             of the table and cancels what it finds (S2). Before all have, nothing ends
- *   ENDING    a worker has seen that nothing is alive and looks again, foreign spawns being refused
- *             now: ENDED, or back if one was quicker
+ *   ENDING    a worker has seen that nothing is alive and looks again, foreign spawns waiting to
+ *             see what comes of it: ENDED, or back if one was quicker
  *   ENDED     S4, S5: nothing is alive; injector and inboxes are closed, workers leave
  *
  * A started runtime on which nothing is alive goes from LIVE to ENDING directly.
@@ -159,10 +159,12 @@ WF_INLINE weft_time wf_rt_now(const struct weft_rt *rt)
 
 /*
  * life.c: a call of a foreign thread that creates something: counts it, and itself as in progress
- * (destroy waits for it; `rt` is untouched after end). refused: nothing came of it after all.
- * completed: what came of it has ended; by a thread that the runtime's end waits for.
+ * (destroy waits for it; `rt` is untouched after end). comes_late: after it, whether the runtime
+ * takes nothing new any more; may wait for a worker's few loads. refused: nothing came of it after
+ * all. completed: what came of it has ended; by a thread that the runtime's end waits for.
  */
 void wf_foreign_begin(struct weft_rt *rt);
+bool wf_foreign_comes_late(const struct weft_rt *rt);
 void wf_foreign_refused(struct weft_rt *rt);
 void wf_foreign_completed(struct weft_rt *rt);
 void wf_foreign_end(struct weft_rt *rt);

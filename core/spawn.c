@@ -170,9 +170,7 @@ static bool publish(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc
 	}
 	/* N3: seq_cst, with the sweep's look at the word, cancel_one() in life.c. */
 	wf_u64_store_seq_cst(&p->word, word);
-	/* N4: seq_cst, with the closer's RMW, S1 in close_table(), and the ender's, E3. */
-	if (WF_LIKELY(wf_u32_load_seq_cst(&rt->stop_phase) < WF_CLOSED)
-		|| WF_PLANTED(spawn_ignores_close))
+	if (WF_LIKELY(!wf_foreign_comes_late(rt)) || WF_PLANTED(spawn_ignores_close)) /* N4 */
 		return true;
 	do {
 		/*

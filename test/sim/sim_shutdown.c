@@ -377,6 +377,51 @@ SIM_TEST(shutdown, a_spawn_beside_the_end_runs_or_is_refused)
 	sim_must_pass(&ending, 2 * SCHEDULES);
 }
 
+static int does_nothing(void *arg)
+{
+	(void)arg;
+	return 0;
+}
+
+/* Who is alive holds up the end: nothing is refused to him, also while it is being looked for. */
+static int posts_and_calls(void *arg)
+{
+	struct body *body = body_begin(arg);
+
+	sim_check(weft_post(scene.rt, body_drop, body) == 0, "a post by who is alive");
+	sim_check(weft_rt_run_on_workers(scene.rt, does_nothing, body, NULL) == 0,
+		"a call by who is alive");
+	return body_end(body);
+}
+
+static void posts_beside_the_end(unsigned number)
+{
+	int r;
+
+	if (number == 1) {
+		gate_await(&s.ready);
+		r = weft_rt_spawn(scene.rt, posts_and_calls, &scene.bodies[0], NULL, NULL);
+		sim_check(r == 0 || r == -ESHUTDOWN, "weft_rt_spawn: %d", r);
+		s.refused += r != 0;
+		return;
+	}
+	scene_create(2);
+	gate_open(&s.ready);
+	sim_check(weft_rt_run(scene.rt) == 0, "weft_rt_run");
+	s.has_ended = true;
+	sim_thread_join(1);
+	sim_check(scene.bodies[0].ended + s.refused == 1, "a process is lost in the end");
+	sim_check(scene.bodies[0].dropped + s.refused == 1, "a post is lost in the end");
+	scene_destroy();
+}
+
+SCENE(alive_at_the_end, "who is alive, beside the end", 2, posts_beside_the_end);
+
+SIM_TEST(shutdown, who_is_alive_is_refused_nothing_beside_the_end)
+{
+	sim_must_pass(&alive_at_the_end, 2 * SCHEDULES);
+}
+
 /* --- X8: those who are nobody's, and those who must not be disturbed --- */
 
 /* Movable, waiting with its timer on the wheel of the worker it happened to be on. */
