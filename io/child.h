@@ -54,10 +54,10 @@ WEFT_API int weft_child_spawn(const struct weft_child_opts *opts, int *child_out
  * Waits until a child has ended, and takes its status, which is handed out once.
  * status_out: as of waitpid(2), for the macros of <sys/wait.h>; may be NULL.
  * Written only on success.
- * Threads: any process. Blocks: until it ends or the deadline. Cancel: it can still be waited for.
+ * Threads: any fiber. Blocks: until it ends or the deadline. Cancel: it can still be waited for.
  * Returns: 0; -ETIME; -EAGAIN (WEFT_POLL and it still runs); -ECANCELED (also when another process
  * has closed it); -ECHILD (the status was taken already); -EBADF; -ENOMEM; -EOPNOTSUPP in a runtime
- * whose driver is "mem"; -EPERM outside a process; -EBUSY as weft_poll_fd().
+ * whose driver is "mem"; -EPERM outside a fiber; -EBUSY as weft_poll_fd().
  */
 WEFT_API int weft_child_wait(int child, int *status_out, weft_time deadline);
 
