@@ -35,7 +35,7 @@ enum {
 	PERIOD_NS_MAX = 8000000,
 	RESCUE_NS = 1000000,
 	GAPS_MAX = 2,
-	LINGER = 64,       /* samples with everybody parked, before the sleep */
+	LINGER = 64,       /* samples with everybody parked, or gone, before the sleep */
 	TEXT_BYTES = 1024,
 };
 
@@ -189,6 +189,13 @@ static weft_time sample(struct wf_monitor *monitor)
 
 /* --- the thread --- */
 
+/* Nobody can stall before a worker unparks, or ever. */
+static bool is_quiet(const struct weft_rt *rt)
+{
+	return wf_idle_all_parked(&rt->idle)
+		|| wf_u32_load_relaxed(&rt->stop_phase) == WF_ENDED;
+}
+
 /* M1: until a worker unparks. */
 static void nap(struct wf_monitor *monitor)
 {
@@ -197,7 +204,7 @@ static void nap(struct wf_monitor *monitor)
 	/* M1: an RMW, then the idle word: with M2 in wf_monitor_notice(). */
 	if (!wf_u32_cas(&monitor->state, &state, WF_MONITOR_ASLEEP))
 		return; /* to stop */
-	if (!wf_idle_all_parked(&monitor->rt->idle)) {
+	if (!is_quiet(monitor->rt)) {
 		state = WF_MONITOR_ASLEEP;
 		(void)wf_u32_cas(&monitor->state, &state, WF_MONITOR_AWAKE);
 	}
@@ -231,7 +238,7 @@ static void monitor_main(void *arg)
 	while (wf_u32_load_acquire(&monitor->state) != WF_MONITOR_STOP) {
 		weft_time next = sample(monitor);
 
-		quiet = wf_idle_all_parked(&monitor->rt->idle) ? quiet + 1 : 0;
+		quiet = is_quiet(monitor->rt) ? quiet + 1 : 0;
 		if (quiet < LINGER) {
 			wf_futex_wait(&monitor->state, WF_MONITOR_AWAKE, next);
 		} else {

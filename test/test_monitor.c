@@ -230,6 +230,24 @@ Test(monitor, who_yields_or_sleeps_does_not_stall, .timeout = 120)
 	cr_assert_eq(reports("yields"), 0);
 }
 
+static int ends(void *arg)
+{
+	(void)arg;
+	return 0;
+}
+
+/* Before it is destroyed, which may be much later. */
+Test(monitor, sleeps_when_its_runtime_has_ended, .timeout = 120)
+{
+	weft_rt *rt = runtime_that_tells(2, WEFT_MS(3), 0);
+	weft_pid pid;
+
+	cr_assert_eq(weft_rt_spawn(rt, ends, NULL, NULL, &pid), 0);
+	cr_assert_eq(weft_rt_run(rt), 0);
+	UNTIL_FOREIGN(wf_u32_load_relaxed(&rt->monitor->state) == WF_MONITOR_ASLEEP);
+	runtime_end(rt);
+}
+
 Test(monitor, off_is_no_thread, .timeout = 120)
 {
 	weft_rt *rt = runtime_that_tells(1, WEFT_SEC(1), 0);
