@@ -190,7 +190,7 @@ static weft_time sample(struct wf_monitor *monitor)
 /* --- the thread --- */
 
 /* Nobody can stall before a worker unparks, or ever. */
-static bool is_quiet(const struct weft_rt *rt)
+static bool is_quiet(struct weft_rt *rt)
 {
 	return wf_idle_all_parked(&rt->idle)
 		|| wf_u32_load_relaxed(&rt->stop_phase) == WF_ENDED;
