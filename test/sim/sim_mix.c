@@ -438,7 +438,7 @@ SIM_TEST(mix, the_rules_hold_with_three_workers)
 
 SIM_TEST(mix, planted_boot_ignores_retry)
 {
-	sim_must_find(&with_one, WF_PLANTED_boot_ignores_retry, 100);
+	sim_must_find(&with_one, WF_PLANTED_boot_ignores_retry, 1000);
 }
 
 static void setup_unwatched(void)

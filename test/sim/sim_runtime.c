@@ -1031,7 +1031,7 @@ SIM_TEST(runtime, planted_wake_served_twice)
 
 SIM_TEST(runtime, planted_settled_on_its_own_stack)
 {
-	sim_must_find_saying(&waking_movable, WF_PLANTED_settle_on_own_stack, 100000, "one stack");
+	sim_must_find_saying(&waking_movable, WF_PLANTED_settle_on_own_stack, 400000, "one stack");
 }
 
 SIM_TEST(runtime, planted_stack_not_given_back)

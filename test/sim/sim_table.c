@@ -298,7 +298,7 @@ SIM_TEST(table, planted_no_grace_period)
 
 SIM_TEST(table, planted_used_while_in_an_inbox)
 {
-	sim_must_find(&ending, WF_PLANTED_reuse_while_linked, 100000);
+	sim_must_find(&ending, WF_PLANTED_reuse_while_linked, 400000);
 }
 
 SIM_TEST(table, planted_stack_without_a_tag)
