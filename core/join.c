@@ -89,7 +89,7 @@ static int take_result(struct wf_visit *visit, struct wf_proc *p, weft_pid pid, 
 		if (wf_word_phase(word) != WF_DONE)
 			return -EAGAIN;
 		result = p->result;
-		/* J5: acquire and release (the cas), with J3 in finish(), and with itself. */
+		/* J5: acquire and release (the cas), with J3 in finish_word(), and itself. */
 	} while (!wf_u64_cas(&p->word, &word, wf_word_freed(word)));
 	if (ending->result_out)
 		*ending->result_out = result;

@@ -32,18 +32,34 @@ struct start {
 	void *arg;
 };
 
+/*
+ * J3: the process's last word. Nobody asks for the result of one that is detached, and has no
+ * joiner of before (a reservation's): what else others do to its word, they do to one that has
+ * ended, so a store may go over it. Returns the word as it was.
+ */
+WF_INLINE uint64_t finish_word(struct wf_proc *p)
+{
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+
+	if ((word & (WF_WORD_DETACHED | WF_WORD_JOINER)) == WF_WORD_DETACHED) {
+		/* Release: who finds the slot free finds the process over. */
+		wf_u64_store_release(&p->word, wf_word_freed(word));
+		return word;
+	}
+	/* J3: release (the cas), so that who sees DONE sees the result: J5 in take_result(). */
+	while (!wf_u64_cas(&p->word, &word,
+		word & WF_WORD_DETACHED ? wf_word_freed(word) : wf_word_with_phase(word, WF_DONE)))
+		;
+	return word;
+}
+
 /* The process has ended: its result is published, or its slot given up if nobody may ask. */
 static void finish(struct wf_worker *worker, struct wf_proc *p, int result)
 {
-	uint64_t word = wf_u64_load_relaxed(&p->word);
-	bool detached;
+	uint64_t word;
 
 	p->result = result; /* Y5 */
-	do {
-		detached = word & WF_WORD_DETACHED;
-		/* J3: release, so that who sees DONE sees the result: with J5 in take_result(). */
-	} while (!wf_u64_cas(&p->word, &word,
-		detached ? wf_word_freed(word) : wf_word_with_phase(word, WF_DONE)));
+	word = finish_word(p);
 	/* Both: a reservation that somebody joined may have been committed detached. */
 	if (WF_UNLIKELY(word & (WF_WORD_JOINER | WF_WORD_SCOPED))) {
 		if (word & WF_WORD_SCOPED)
@@ -51,7 +67,7 @@ static void finish(struct wf_worker *worker, struct wf_proc *p, int result)
 		else
 			wf_join_tell(worker->rt, worker, p);
 	}
-	if (detached)
+	if (word & WF_WORD_DETACHED)
 		wf_table_retire(worker->rt, worker, p);
 	/* E1: release, with E2 in sum_completed(): whoever counts this end sees what it spawned. */
 	wf_u64_store_release(&worker->completed, wf_u64_load_relaxed(&worker->completed) + 1);

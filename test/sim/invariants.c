@@ -668,7 +668,10 @@ static void touch_header(const struct sim_touch *touch)
 	if (touch->address != &p->word || touch->access == SIM_LOADS)
 		return;
 	check_move(touch);
-	shadow->life = wf_word_phase(touch->after) == WF_FREE ? RETIRED : USED;
+	if (wf_word_phase(touch->after) == WF_FREE)
+		shadow->life = RETIRED;
+	else if (shadow->life != RETIRED || touch->access == SIM_STORES)
+		shadow->life = USED; /* else the last word, a store, is still on its way */
 }
 
 void sim_invariants_grace_over(struct wf_rcu_batch *rcu)
