@@ -129,6 +129,8 @@ static void end_shields(struct wf_proc *p)
 
 void wf_wind_up(struct wf_proc *p, const void *live)
 {
+	if (wf_u64_load_relaxed(&p->word) & WF_WORD_TASK)
+		p->fresh.fn = NULL; /* it is not polled again: weft_scope_open() refuses */
 	end_shields(p);
 	do
 		run_cleanups(p, live); /* Y1 */

@@ -46,7 +46,7 @@ bool wf_locals_destroy(struct wf_proc *p);
 
 /*
  * run.c: leaves the running process for good, from any depth of its stack; `worker` is the
- * calling thread's. Of a fiber: a switch to the loop.
+ * calling thread's. Of a fiber: a switch to the loop. Of a task also WEFT_PENDING: for this run.
  */
 _Noreturn void wf_fail_leave(struct wf_worker *worker, struct wf_proc *p, int result);
 

@@ -14,6 +14,8 @@
 #include "core/cleanup.h"
 #include "core/exit.h"
 #include "core/runtime.h"
+#include "core/scoped.h"
+#include "core/tasks.h"
 
 /* --- deferred calls --- */
 
@@ -101,14 +103,19 @@ void weft_fail(int code, const char *format, ...)
 {
 	struct wf_worker *worker = wf_worker_self();
 	struct wf_proc *p = worker ? worker->current : NULL;
+	struct wf_scope *open = NULL;
 	va_list args;
 
 	va_start(args, format);
 	if (!p)
 		fail_nowhere(code, format, args);
+	if (wf_proc_is_task(p) && wf_scope_is_open(p))
+		open = p->fresh.arg; /* which the failure takes the place of */
 	if (!(wf_u64_load_relaxed(&p->word) & WF_WORD_FAILED) || WF_PLANTED(fail_tells_the_last))
 		record(worker, p, code, format, args);
 	va_end(args);
+	if (open && wf_scope_end_all(worker, p, open, p->live.failure) == WEFT_PENDING)
+		wf_fail_leave(worker, p, WEFT_PENDING);
 	wf_wind_up(p, __builtin_frame_address(0));
 	wf_fail_leave(wf_worker_self(), p, p->live.failure);
 }

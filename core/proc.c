@@ -28,11 +28,12 @@ static const unsigned phase_moves[WF_PHASE_COUNT] = {
 		| TO(WF_FREE), /* a foreign spawn taken back */
 	[WF_NEW] = TO(WF_OWNED) | TO(WF_RUNNING)
 		| TO(WF_FREE) /* a foreign spawn taken back; or as DONE: */
-		| TO(WF_NOTIFIED) | TO(WF_DONE), /* of a task in its first run */
+		| TO(WF_NOTIFIED) | TO(WF_WAITING) | TO(WF_QUEUED)
+		| TO(WF_DONE), /* of a task in its first run */
 	[WF_QUEUED] = TO(WF_RUNNING),
 	[WF_RUNNING] = TO(WF_NOTIFIED) | TO(WF_WAITING) | TO(WF_QUEUED) | TO(WF_DONE) | TO(WF_FREE),
 	[WF_NOTIFIED] = TO(WF_QUEUED) | TO(WF_DONE) | TO(WF_FREE) | TO(WF_RUNNING),
-	[WF_WAITING] = TO(WF_QUEUED),
+	[WF_WAITING] = TO(WF_QUEUED) | TO(WF_RUNNING), /* handed to the loop */
 	[WF_OWNED] = TO(WF_DONE) | TO(WF_FREE),
 	[WF_DONE] = TO(WF_FREE),
 };

@@ -13,7 +13,8 @@
  *   RESERVED   has an id; commit makes it NEW or SUSPENDED, abort FREE
  *   SUSPENDED  waits for the weft_wake() that starts it
  *   NEW        queued for its first run, on no worker in particular (but PLACED ones); a movable
- *              task also during that run, until it arms something
+ *              task also during that run, until it arms something; from there it may go to
+ *              NOTIFIED, WAITING or QUEUED
  *   OWNED      sticky, has run: it belongs to worker `owner` for life, and its run state is the
  *              owner's plain field live.run (QUEUED, RUNNING, NOTIFIED, WAITING)
  *   QUEUED, RUNNING, NOTIFIED, WAITING   the same states of a movable process, kept in the word
@@ -33,6 +34,8 @@
  *
  * A spawn goes from FREE to NEW or SUSPENDED at once. Who is movable and has yielded stays RUNNING,
  * in the queue; NOTIFIED there, it is RUNNING again with its next run.
+ *
+ * A task that waits for its children also goes from WAITING to RUNNING: its worker's next pick.
  *
  * Flags of the word: CANCELLED, DETACHED, TOKEN (a weft_wake() not yet consumed: of processes that
  * have not run, and of movable ones), JOINER (somebody waits in weft_join), MOVABLE, ANCHORED (a

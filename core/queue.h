@@ -16,8 +16,9 @@
  * from the injector passes through the ring all the same. (In lifo order the ring's is wanted.)
  *
  * Children of scopes that have not run yet have a queue of their own, newest first: so a tree of
- * them is gone through depth first, on few stacks, while thieves take its largest branches. They
- * get every other turn of list and ring, and all that those leave.
+ * them is gone through depth first, on few stacks, while thieves take its largest branches. So are
+ * tasks whose last child has ended. They get every other turn of list and ring, and all that those
+ * leave.
  */
 #ifndef WF_CORE_QUEUE_H
 #define WF_CORE_QUEUE_H
@@ -97,6 +98,25 @@ WF_INLINE struct wf_proc *wf_queue_child_pop(struct wf_worker *worker)
 
 	worker->has_children = worker->child_last = p != NULL;
 	return p;
+}
+
+/*
+ * Whether the next pick may be a process that has become ready just now, as if it were the newest
+ * child: nothing else is due, and it is a child's turn.
+ */
+WF_INLINE bool wf_queue_may_hand_over(struct wf_worker *worker)
+{
+	return !worker->picked && !worker->run_next && !worker->classes
+		&& worker->injector_picks + 1 < WF_INJECTOR_INTERVAL
+		&& (!worker->child_last
+			|| (wf_fifo_is_empty(&worker->list) && wf_deque_count(&worker->ring) == 0));
+}
+
+WF_INLINE void wf_queue_hand_over(struct wf_worker *worker, struct wf_proc *p)
+{
+	worker->picked = p;
+	worker->child_last = true;
+	worker->injector_picks++;
 }
 
 /*

@@ -63,7 +63,7 @@ static void finish(struct wf_worker *worker, struct wf_proc *p, int result)
 	/* Both: a reservation that somebody joined may have been committed detached. */
 	if (WF_UNLIKELY(word & (WF_WORD_JOINER | WF_WORD_SCOPED))) {
 		if (word & WF_WORD_SCOPED)
-			wf_scope_child_ended(worker, p, result);
+			wf_scope_child_ended(worker, p, result, word & WF_WORD_TASK);
 		else
 			wf_join_tell(worker->rt, worker, p);
 	}
@@ -120,15 +120,28 @@ WF_COLD static void end_without_stack(struct wf_worker *worker, struct wf_proc *
 	finish(worker, p, -ENOMEM);
 }
 
-/* A movable process has switched away to wait: RUNNING → WAITING, or back to the ring. */
+/*
+ * A wake has come during the run. In a task's first one, with the word NEW, it may show by a flag:
+ * these were clear (run_fresh_tasks()).
+ */
+WF_INLINE bool is_notified(uint64_t word)
+{
+	return wf_word_phase(word) == WF_NOTIFIED
+		|| (wf_word_phase(word) == WF_NEW && (word & (WF_WORD_TOKEN | WF_WORD_CANCELLED)));
+}
+
+/* A movable process has switched away to wait: RUNNING (NEW) → WAITING, or back to the ring. */
 static void settle_movable(struct wf_worker *worker, struct wf_proc *p)
 {
+	uint64_t owner = (uint64_t)worker->number << WF_WORD_OWNER_SHIFT;
 	uint64_t word = wf_u64_load_relaxed(&p->word);
 
 	do {
-		uint64_t waiting = wf_word_with_phase(word, WF_WAITING);
+		uint64_t waiting = (wf_word_with_phase(word, WF_WAITING) & ~WF_WORD_OWNER) | owner;
 
-		if (wf_word_phase(word) == WF_NOTIFIED && !WF_PLANTED(settle_forgets_notified)) {
+		if (is_notified(word) && !WF_PLANTED(settle_forgets_notified)) {
+			if (wf_word_phase(word) == WF_NEW)
+				WF_OBSERVE(woken, p); /* by whoever set the flag, and says so yet */
 			wf_proc_disarm(worker, p);
 			while (!wf_u64_cas(&p->word, &word, wf_word_with_phase(word, WF_QUEUED)))
 				;
@@ -292,7 +305,7 @@ WF_INLINE struct wf_proc *pick_fresh(struct wf_worker *worker, uint64_t body)
 {
 	struct wf_proc *p;
 
-	if (worker->direct_left == 0 || worker->run_next || worker->classes
+	if (worker->direct_left == 0 || worker->picked || worker->run_next || worker->classes
 		|| worker->injector_picks + 1 >= WF_INJECTOR_INTERVAL)
 		return NULL;
 	p = pick_unstarted(worker);
@@ -419,23 +432,32 @@ static void run_movable(struct wf_worker *worker, struct wf_proc *p)
 
 /* --- tasks: polled here, on the worker's stack --- */
 
+/* The earliest deadline that the run has armed, if any, and nothing has come meanwhile. */
+WF_INLINE void arm_task(struct wf_worker *worker, struct wf_proc *p)
+{
+	if (worker->armed_until == WEFT_FOREVER)
+		return;
+	wf_task_begin(worker, p); /* a timer is armed on the word's owner's wheel */
+	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_NOTIFIED)
+		wf_proc_arm(worker, p, worker->armed_until);
+}
+
 /* A run has returned WEFT_PENDING: as settle(). */
 static void settle_task(struct wf_worker *worker, struct wf_proc *p)
 {
 	uint64_t word;
 	bool sticky;
 
-	wf_task_begin(worker, p);
-	word = wf_u64_load_relaxed(&p->word);
-	sticky = wf_word_phase(word) == WF_OWNED;
 	if (worker->switched == WF_SWITCH_YIELD) {
+		wf_task_begin(worker, p);
 		WF_OBSERVE(yields, p);
 	} else {
 		p->live.yielded = false;
-		if (worker->armed_until != WEFT_FOREVER)
-			wf_proc_arm(worker, p, worker->armed_until);
+		arm_task(worker, p);
 		WF_OBSERVE(waits, p);
 	}
+	word = wf_u64_load_relaxed(&p->word);
+	sticky = wf_word_phase(word) == WF_OWNED;
 	if (sticky && WF_UNLIKELY(word & WF_WORD_PRIORITY))
 		settle_class(worker, p, worker->switched);
 	else if (sticky)
@@ -456,15 +478,23 @@ static void finish_task(struct wf_worker *worker, struct wf_proc *p, int result)
 	finish(worker, p, result);
 }
 
-/* It has an ext, and perhaps something to clean up. live: in the frame that has called it. */
-WF_COLD static void after_poll(struct wf_proc *p, int result, const void *live)
+/*
+ * It has an ext, and perhaps something to clean up, or its body is over, with scopes open. Its
+ * result; or WEFT_PENDING: it waits, or scopes are open (V12). live: in the frame that has called
+ * it.
+ */
+WF_COLD static int after_poll(
+	struct wf_worker *worker, struct wf_proc *p, int result, const void *live)
 {
 	if (WF_ASAN)
 		live = NULL; /* locals may lie elsewhere than their frames */
-	if (result == WEFT_PENDING)
+	if (result != WEFT_PENDING && wf_scope_is_open(p) && !WF_PLANTED(scope_ends_with_owner))
+		result = wf_scope_end_all(worker, p, p->fresh.arg, result);
+	if (p->ext && result == WEFT_PENDING)
 		wf_cleanups_check(p, live);
-	else
+	else if (p->ext)
 		wf_wind_up(p, live);
+	return result;
 }
 
 /* A1: runs it once. False: it waits, or has yielded. */
@@ -477,8 +507,8 @@ WF_INLINE bool poll_task(struct wf_worker *worker, struct wf_proc *p, int *resul
 	if (WF_UNLIKELY(worker->hooks_runs))
 		wf_hooks_before_run(worker, p);
 	*result_out = p->fresh.fn(p->fresh.arg);
-	if (WF_UNLIKELY(p->ext != NULL))
-		after_poll(p, *result_out, &here);
+	if (WF_UNLIKELY(p->ext != NULL || (*result_out != WEFT_PENDING && wf_scope_is_open(p))))
+		*result_out = after_poll(worker, p, *result_out, &here);
 	if (WF_UNLIKELY(worker->hooks_runs))
 		wf_hooks_after_run(worker, p);
 	if (*result_out != WEFT_PENDING)
@@ -509,8 +539,14 @@ static void run_fresh_tasks(struct wf_worker *worker, struct wf_proc *p)
 		p->live.yielded = false;
 		if (!poll_task(worker, p, &result))
 			return;
-		next = pick_fresh(worker, WF_WORD_TASK);
-		finish_task(worker, p, result);
+		if (word & WF_WORD_SCOPED) {
+			/* The other way round: its scope's owner, if it is the last, goes first. */
+			finish_task(worker, p, result);
+			next = pick_fresh(worker, WF_WORD_TASK);
+		} else {
+			next = pick_fresh(worker, WF_WORD_TASK);
+			finish_task(worker, p, result);
+		}
 		if (!next)
 			return;
 		worker->direct_left--;
@@ -674,7 +710,10 @@ WF_COLD static void after_failure(struct wf_worker *worker)
 
 	if (worker->hooks_runs)
 		wf_hooks_after_run(worker, p);
-	finish_task(worker, p, worker->result);
+	if (worker->result == WEFT_PENDING) /* its scopes are not closed yet */
+		settle_task(worker, p);
+	else
+		finish_task(worker, p, worker->result);
 	worker->current = NULL;
 	worker->batch_picks++;
 }

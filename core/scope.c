@@ -6,8 +6,10 @@
  * child is alive. So a child that ends touches the scope for the last time when it counts itself
  * down, with one read-modify-write; whom to tell it has copied out before. Everything else it does
  * with the scope (the first error, the cancel of its siblings, handing itself over) comes before
- * that, while its own count keeps the owner waiting. Others who cancel count themselves like a
- * child. Only the owner opens, spawns, waits, closes, so most of a scope is its plain fields.
+ * that, while its own count keeps the owner waiting. An owner that is a task does not wait, it is
+ * polled, for no reason too: so between two polls its question stands (V10). Others who cancel
+ * count themselves like a child. Only the owner opens, spawns, waits, closes, so most of a scope is
+ * its plain fields.
  *
  * Progress: a spawn, an end: wait-free but for what is below (table, queues). A cancel: wait-free,
  * in time proportional to the children. Nothing here locks.
@@ -23,6 +25,7 @@
 #include "core/tasks.h"
 
 #define SCOPE_FLAGS  WEFT_SCOPE_COLLECT
+#define OF_A_TASK    (1u << 31) /* the owner is one; beside SCOPE_FLAGS */
 /* `spawned` is added to `count` before it may lower it by more than BASE. */
 #define UNADDED_MAX  (1u << 24)
 /* `watch`: the watchdog does not touch the scope any more. No wait number is as large. */
@@ -50,12 +53,16 @@ static int first_error(const struct wf_scope *s)
 	return (int)wf_u32_load_relaxed(&s->error);
 }
 
-/* Owner, and nobody has asked. How many are alive: children, and others who cancel just now. */
+/*
+ * Owner: a fiber that has not asked, or a task. How many are alive: children, and others who cancel
+ * just now.
+ */
 static uint32_t alive(const struct wf_scope *s)
 {
 	/* V5: acquire, with V4 in count_down(): what those that have ended have done. */
-	return (uint32_t)((wf_u64_load_acquire(&s->count) & WF_SCOPE_COUNT) - WF_SCOPE_BASE)
-		+ s->spawned;
+	uint64_t count = wf_u64_load_acquire(&s->count) & WF_SCOPE_COUNT;
+
+	return (uint32_t)(s->asked ? count : count - WF_SCOPE_BASE) + s->spawned;
 }
 
 /* --- telling the owner --- */
@@ -71,11 +78,12 @@ static void tell(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *o
 		wf_proc_wake(rt, worker, owner, false);
 }
 
-/* V4: the caller's last touch of the scope. */
-static void count_down(struct wf_worker *worker, struct wf_scope *s)
+/* V4: the caller's last touch of the scope. task_ends: it is a task's end, on `worker`. */
+static void count_down(struct wf_worker *worker, struct wf_scope *s, bool task_ends)
 {
 	struct wf_proc *owner = s->owner;
 	struct weft_rt *rt = s->rt;
+	bool of_a_task = s->flags & OF_A_TASK;
 	/*
 	 * V4: release (RMW), with V5 in alive() and ask(): all that the child did. Acquire, with V5
 	 * in ask(): the number is of a wait that has begun.
@@ -84,7 +92,11 @@ static void count_down(struct wf_worker *worker, struct wf_scope *s)
 
 	if (WF_PLANTED(scope_touched_late))
 		wf_u32_store_relaxed(&s->listed, 0);
-	if (left >> 32 && ((left & WF_SCOPE_ANY) || (left & WF_SCOPE_COUNT) == 0))
+	if (left >> 32 == 0 || (!(left & WF_SCOPE_ANY) && (left & WF_SCOPE_COUNT) != 0))
+		return;
+	if (of_a_task && !(left & WF_SCOPE_ANY))
+		wf_proc_wake_task(rt, worker, owner, task_ends); /* V10 */
+	else
 		tell(rt, worker, owner, (uint32_t)(left >> 32));
 }
 
@@ -265,7 +277,7 @@ static void hand_over(struct wf_scope *s, struct wf_proc *p)
 	while (!wf_ptr_cas(&s->ended, &newest, &p->run));
 }
 
-void wf_scope_child_ended(struct wf_worker *worker, struct wf_proc *p, int result)
+void wf_scope_child_ended(struct wf_worker *worker, struct wf_proc *p, int result, bool task)
 {
 	struct wf_scope *s = (struct wf_scope *)(uintptr_t)wf_u64_load_relaxed(&p->joiner);
 
@@ -273,7 +285,7 @@ void wf_scope_child_ended(struct wf_worker *worker, struct wf_proc *p, int resul
 		note_error(worker, s, result);
 	if (WF_UNLIKELY(s->flags & WEFT_SCOPE_COLLECT))
 		hand_over(s, p);
-	count_down(worker, s);
+	count_down(worker, s, task);
 }
 
 /* --- the owner waits --- */
@@ -426,13 +438,16 @@ static int watch(void *arg)
 	struct wf_scope *s = arg;
 	struct wf_proc *owner = s->owner;
 	struct weft_rt *rt = s->rt;
+	bool of_a_task = s->flags & OF_A_TASK;
 	uint64_t asked;
 
 	if (weft_sleep_until(s->deadline) == 0)
 		cancel_children(rt, wf_worker_self(), s, WF_SCOPE_EXPIRED);
 	/* V9: release (RMW), with itself in end_watch(): the last touch of the scope. */
 	asked = wf_u64_exchange(&s->watch, WATCH_OVER);
-	if (asked)
+	if (asked && of_a_task)
+		wf_proc_wake_task(rt, wf_worker_self(), owner, false);
+	else if (asked)
 		tell(rt, wf_worker_self(), owner, (uint32_t)asked);
 	return 0;
 }
@@ -468,6 +483,173 @@ static void end_watch(struct wf_scope *s)
 		wf_wait_end(&wait);
 }
 
+/* --- its end --- */
+
+/* When no child is alive, and no watchdog. */
+static void free_all(struct wf_worker *worker, struct wf_scope *s)
+{
+	if (WF_UNLIKELY(s->untaken > 0 && (s->flags & WEFT_SCOPE_COLLECT)))
+		drop_collected(worker, s);
+	list_free(s);
+	s->owner = NULL;
+}
+
+/* --- the owner is a task --- */
+
+/* V10: takes back what this run or an earlier one has asked. */
+static void forget_asked(struct wf_scope *s)
+{
+	if (!s->asked)
+		return;
+	(void)wf_u64_fetch_add(&s->count, WF_SCOPE_BASE - s->asked);
+	s->asked = 0;
+}
+
+/* V5, V10: asks to be polled when no child is alive. True: none is. */
+static bool ask_all_in_task(struct wf_scope *s)
+{
+	struct wf_wait told = { .number = WF_SCOPE_TOLD >> 32 };
+
+	if (alive(s) == 0)
+		return true;
+	if (s->asked == WF_SCOPE_TOLD)
+		return false;
+	forget_asked(s);
+	s->asked = WF_SCOPE_TOLD;
+	return (ask(s, &told, 0) & WF_SCOPE_COUNT) == 0;
+}
+
+/* As wait_all(); and WEFT_PENDING. */
+static int wait_all_in_task(struct wf_scope *s, weft_time deadline)
+{
+	struct wf_wait wait = { .number = 0 };
+	int r;
+
+	if (ask_all_in_task(s))
+		return 0;
+	r = wf_wait_park(&wait, deadline);
+	if (r < 0 && r != WEFT_PENDING)
+		forget_asked(s);
+	return r;
+}
+
+/* As wait_any(); and WEFT_PENDING. Each end wakes: so by a wait, over when it is polled. */
+static int wait_any_in_task(struct wf_scope *s, weft_time deadline)
+{
+	struct wf_wait wait;
+	int r;
+
+	forget_asked(s);
+	wf_wait_begin(&wait);
+	s->asked = (uint64_t)wait.number << 32 | WF_SCOPE_ANY;
+	(void)ask(s, &wait, WF_SCOPE_ANY);
+	if (wf_ptr_load_acquire(&s->ended)) /* V8: as in wait_any() */
+		return 0;
+	r = wf_wait_park(&wait, deadline);
+	if (r < 0 && r != WEFT_PENDING)
+		forget_asked(s);
+	return r;
+}
+
+/* V9: as end_watch(). False: it is polled when there is more to say. */
+static bool end_watch_in_task(struct wf_scope *s)
+{
+	uint64_t nobody = 0;
+
+	if (WF_LIKELY(weft_pid_is_none(s->watchdog)))
+		return true;
+	(void)weft_cancel(s->watchdog);
+	/* V9: acquire (the cas), with itself in watch(). */
+	return !wf_u64_cas(&s->watch, &nobody, WF_SCOPE_TOLD >> 32) && nobody == WATCH_OVER;
+}
+
+/* V11: out of the list that `fresh` begins. */
+static void unlink_of_task(struct wf_proc *p, struct wf_scope *s)
+{
+	struct wf_scope *newer = p->fresh.arg;
+
+	if (WF_LIKELY(newer == s)) {
+		p->fresh.fn = s->body.fn;
+		p->fresh.arg = s->body.arg;
+		return;
+	}
+	while (newer->body.arg != s)
+		newer = newer->body.arg;
+	newer->body = s->body;
+}
+
+/* All that close does, but for unlinking. False: WEFT_PENDING. */
+static bool end_in_task(struct wf_worker *worker, struct wf_scope *s)
+{
+	if (WF_UNLIKELY(wf_word_is_cancelled(wf_u64_load_relaxed(&s->owner->word))))
+		cancel_children(s->rt, worker, s, WF_SCOPE_CANCELLED);
+	if (!ask_all_in_task(s) || !end_watch_in_task(s))
+		return false;
+	free_all(worker, s);
+	return true;
+}
+
+int wf_scope_poll(void *scope)
+{
+	struct wf_scope *s = scope;
+
+	return s->body.fn(s->body.arg);
+}
+
+/* V12: the body of a task whose own is over. */
+static int poll_end(void *scope)
+{
+	struct wf_scope *s = scope;
+	struct wf_worker *worker = wf_worker_self();
+	struct wf_proc *p = worker->current;
+	int result = s->result;
+
+	for (;;) {
+		cancel_children(s->rt, worker, s, WF_SCOPE_CANCELLED);
+		if (!end_in_task(worker, s))
+			return WEFT_PENDING;
+		p->fresh.fn = s->body.fn;
+		p->fresh.arg = s->body.arg;
+		if (!wf_scope_is_open(p))
+			break;
+		s = p->fresh.arg;
+		s->result = result;
+		p->fresh.fn = poll_end;
+		p->fresh.arg = s;
+	}
+	if (wf_u64_load_relaxed(&p->word) & WF_WORD_FAILED)
+		p->live.failure = result; /* in the place of `fresh`, which nobody needs now */
+	return result;
+}
+
+WF_COLD int wf_scope_end_all(
+	struct wf_worker *worker, struct wf_proc *p, struct wf_scope *newest, int result)
+{
+	/* What its last run has armed is void. */
+	worker->switched = WF_SWITCH_PARK;
+	worker->armed_until = WEFT_FOREVER;
+	newest->result = result;
+	p->fresh.fn = poll_end;
+	p->fresh.arg = newest;
+	return poll_end(newest);
+}
+
+/* On the worker's, where nothing of a task's outlives its run. Finds most. */
+static bool is_on_stack(const struct wf_worker *worker, const void *scope)
+{
+	return (uintptr_t)scope >= (uintptr_t)__builtin_frame_address(0)
+		&& (uintptr_t)scope < (uintptr_t)worker->stack_base;
+}
+
+/* V11 */
+static void link_to_task(struct wf_proc *p, struct wf_scope *s)
+{
+	s->body.fn = p->fresh.fn;
+	s->body.arg = p->fresh.arg;
+	p->fresh.fn = wf_scope_poll;
+	p->fresh.arg = s;
+}
+
 /* --- the public calls --- */
 
 static int read_opts(const struct weft_scope_opts *opts, struct weft_scope_opts *out)
@@ -492,13 +674,14 @@ static void init(struct wf_worker *worker, struct wf_scope *s, unsigned flags)
 	s->owner_pid = wf_pid_make(wf_word_generation(wf_u64_load_relaxed(&p->word)),
 		worker->rt->slot, p->index);
 	s->rt = worker->rt;
-	s->flags = flags;
+	s->flags = flags | (wf_proc_is_task(p) ? OF_A_TASK : 0);
 	wf_u32_store_relaxed(&s->stage, WF_SCOPE_OPEN);
 	wf_u64_store_relaxed(&s->count, WF_SCOPE_BASE);
 	wf_u32_store_relaxed(&s->error, 0);
 	wf_u32_store_relaxed(&s->listed, 0);
 	wf_ptr_store_relaxed(&s->ended, NULL);
 	s->spawned = s->untaken = 0;
+	s->asked = 0;
 	s->capacity = WF_SCOPE_INLINE;
 	s->collected = NULL;
 	s->free = list_begin(s);
@@ -506,15 +689,12 @@ static void init(struct wf_worker *worker, struct wf_scope *s, unsigned flags)
 	s->watchdog.raw = 0;
 }
 
-/* All that close does but for the record of the cleanup. */
+/* All that close does in a fiber, but for the record of the cleanup. */
 static void end(struct wf_scope *s)
 {
 	wait_last(s);
 	end_watch(s);
-	if (WF_UNLIKELY(s->untaken > 0 && (s->flags & WEFT_SCOPE_COLLECT)))
-		drop_collected(wf_worker_self(), s);
-	list_free(s);
-	s->owner = NULL;
+	free_all(wf_worker_self(), s);
 }
 
 /* The owner ends, by weft_fail(), and has not closed it. */
@@ -534,8 +714,14 @@ int weft_scope_open(struct weft_scope *scope, const struct weft_scope_opts *opts
 	struct weft_scope_opts own_opts;
 	int r;
 
-	if (WF_UNLIKELY(!worker || !worker->current || wf_proc_is_task(worker->current)))
+	if (WF_UNLIKELY(!worker || !worker->current))
 		return -EPERM;
+	if (wf_proc_is_task(worker->current)) {
+		if (WF_UNLIKELY(!worker->current->fresh.fn))
+			return -EPERM; /* in its cleanups: nobody would poll it */
+		if (WF_UNLIKELY(is_on_stack(worker, scope)))
+			return -EINVAL;
+	}
 	r = read_opts(opts, &own_opts);
 	if (WF_UNLIKELY(r < 0))
 		return r;
@@ -548,6 +734,10 @@ int weft_scope_open(struct weft_scope *scope, const struct weft_scope_opts *opts
 			s->owner = NULL;
 			return r;
 		}
+	}
+	if (s->flags & OF_A_TASK) {
+		link_to_task(worker->current, s);
+		return 0;
 	}
 	s->cleanup.run = end_with_owner;
 	return wf_cleanup_push(&s->cleanup); /* never fails in a fiber */
@@ -567,6 +757,8 @@ static int spawn(struct weft_scope *scope, weft_fn fn, void *arg,
 		return -ECANCELED;
 	if (WF_UNLIKELY(s->free.at == s->free.end) && list_make_room(worker, s) < 0)
 		return -ENOMEM;
+	if (WF_UNLIKELY(s->asked != 0) && !WF_PLANTED(scope_borrows))
+		forget_asked(s); /* else `count` would be borrowed from */
 	if (WF_UNLIKELY(s->spawned >= UNADDED_MAX))
 		add_spawned(s);
 	return wf_spawn_child(worker, s, fn, arg, opts, task, pid_out);
@@ -597,9 +789,12 @@ int weft_scope_wait(struct weft_scope *scope, weft_time deadline)
 
 	if (!s)
 		return -EPERM;
-	r = wf_wait_check();
-	while (r == 0 && alive(s) > 0)
-		r = wait_all(s, deadline);
+	r = wf_wait_check_once();
+	if (s->flags & OF_A_TASK)
+		r = r == 0 ? wait_all_in_task(s, deadline) : r;
+	else
+		while (r == 0 && alive(s) > 0)
+			r = wait_all(s, deadline);
 	return r < 0 ? r : first_error(s);
 }
 
@@ -628,9 +823,14 @@ int weft_scope_next(struct weft_scope *scope, struct weft_exit *exit_out, weft_t
 		return -EINVAL;
 	if (exit_out && exit_out->size < sizeof exit_out->size)
 		return -EINVAL;
-	r = wf_wait_check();
-	while (r == 0 && !(p = collect(s)))
-		r = s->untaken > 0 ? wait_any(s, deadline) : -ENOENT;
+	r = wf_wait_check_once();
+	while (r == 0 && !(p = collect(s))) {
+		if (s->untaken == 0)
+			r = -ENOENT;
+		else
+			r = s->flags & OF_A_TASK ? wait_any_in_task(s, deadline)
+						 : wait_any(s, deadline);
+	}
 	if (r < 0)
 		return r;
 	if (exit_out)
@@ -648,7 +848,7 @@ int weft_scope_cancel(struct weft_scope *scope)
 		return -ESRCH;
 	(void)wf_u64_fetch_add(&s->count, 1);
 	cancel_children(visit.rt, visit.worker, s, WF_SCOPE_CANCELLED);
-	count_down(visit.worker, s);
+	count_down(visit.worker, s, false);
 	wf_visit_end(&visit);
 	return 0;
 }
@@ -660,6 +860,12 @@ int weft_scope_close(struct weft_scope *scope)
 
 	if (WF_UNLIKELY(!s))
 		return -EPERM;
+	if (s->flags & OF_A_TASK) {
+		if (!end_in_task(worker, s))
+			return WEFT_PENDING;
+		unlink_of_task(worker->current, s);
+		return first_error(s);
+	}
 	end(s);
 	(void)wf_cleanup_remove(&s->cleanup);
 	return first_error(s);

@@ -15,6 +15,11 @@
  * Scopes nest: a child may open its own. Children belong to their scope: nobody else can join or
  * detach them (-EBUSY); weft_cancel() and weft_wake() work as on any process. Those that have not
  * run yet are started newest first, so a tree of scopes has few stacks in use at a time.
+ *
+ * An owner may be a task. There weft_scope_wait(), _next() and _close() arm and return WEFT_PENDING
+ * where they would wait; the task makes the call again when it is polled. A task that ends, by its
+ * result or weft_fail(), with scopes open is not polled again: the children are cancelled, and its
+ * end (cleanups, arg_dtor, join) comes when the last of them has ended.
  */
 #ifndef WEFT_SCOPE_H
 #define WEFT_SCOPE_H
@@ -27,7 +32,10 @@
 extern "C" {
 #endif
 
-/* Caller-owned memory of any content, Weft's from open to close; may lie on a fiber's stack. */
+/*
+ * Caller-owned memory of any content, Weft's from open to close; may lie on a fiber's stack; in a
+ * task, in its state.
+ */
 struct weft_scope {
 	uint64_t opaque[32];
 };
@@ -45,12 +53,13 @@ struct weft_scope_opts {
 /*
  * Opens a scope. The calling process is its owner: only that one may spawn in it, wait, and close
  * it, and it must, before it ends and before the memory goes. (weft_fail() does it by itself: the
- * children are cancelled and waited for.)
+ * children are cancelled and waited for. So does the end of a task.)
  * opts: NULL for the defaults. A `deadline` costs a process, that sleeps until then.
- * Ownership: `scope` is Weft's until close.
- * Threads: any process that is a fiber. Blocks: never.
- * Returns: 0; -EINVAL for unknown flags or a `size` that is not set; with a deadline also what
- * weft_spawn() returns; -EPERM elsewhere.
+ * Ownership: `scope` is Weft's until close; a task's until arg_dtor is called.
+ * Threads: any process. Blocks: never.
+ * Returns: 0; -EINVAL for unknown flags or a `size` that is not set, and in a task for a scope on
+ * its worker's stack; with a deadline also what weft_spawn() returns; -EPERM elsewhere, and in a
+ * task's cleanups.
  */
 WEFT_API int weft_scope_open(struct weft_scope *scope, const struct weft_scope_opts *opts);
 
@@ -82,6 +91,7 @@ WEFT_API int weft_scope_task(struct weft_scope *scope, weft_task_fn fn, void *st
  * on.
  * Returns: 0 or the first error of any child so far (-ETIME if the scope's own deadline passed
  * while some were alive); or, with children alive: -ETIME, -EAGAIN (WEFT_POLL), -ECANCELED. -EPERM.
+ * In a task WEFT_PENDING.
  */
 WEFT_API int weft_scope_wait(struct weft_scope *scope, weft_time deadline);
 
@@ -90,7 +100,7 @@ WEFT_API int weft_scope_wait(struct weft_scope *scope, weft_time deadline);
  * exit_out: its `size` is read, the rest written, only on success; NULL: nobody asks.
  * Threads: the owner. Blocks: until a child has ended, or the deadline. Cancel: none is taken.
  * Returns: 0; -ENOENT: all have been taken; -ETIME; -EAGAIN (WEFT_POLL); -ECANCELED; -EINVAL if the
- * scope does not collect, or exit_out's `size` is not set; -EPERM.
+ * scope does not collect, or exit_out's `size` is not set; -EPERM. In a task WEFT_PENDING.
  */
 WEFT_API int weft_scope_next(
 	struct weft_scope *scope, struct weft_exit *exit_out, weft_time deadline);
@@ -109,7 +119,7 @@ WEFT_API int weft_scope_cancel(struct weft_scope *scope);
  * meanwhile, is passed on to the children instead.
  * Threads: the owner. Blocks: until then.
  * Returns: 0 or the first error, as weft_scope_wait(); -EPERM if the caller is not the owner (twice
- * closed counts as that).
+ * closed counts as that). In a task WEFT_PENDING: then it is still open.
  */
 WEFT_API int weft_scope_close(struct weft_scope *scope);
 

@@ -1,6 +1,6 @@
 /*
  * scoped.h: the inside of a scope (scope.c has the story), and what spawn.c and run.c do for its
- * children. Steps V1 to V9 are in core/README.md, "scope".
+ * children and for owners that are tasks. Steps V1 to V12 are in core/README.md, "scope".
  */
 #ifndef WF_CORE_SCOPED_H
 #define WF_CORE_SCOPED_H
@@ -29,6 +29,8 @@ enum {
 #define WF_SCOPE_COUNT ((uint64_t)0x7fffffff)
 #define WF_SCOPE_ANY   ((uint64_t)1 << 31)
 #define WF_SCOPE_BASE  ((uint64_t)1 << 30)
+/* In place of the wait number: a task is to be polled when no child is alive. */
+#define WF_SCOPE_TOLD  ((uint64_t)1 << 32)
 
 /* Whether `listed` may be walked, and by whom. */
 enum wf_scope_stage {
@@ -53,7 +55,13 @@ struct wf_scope_cursor {
 
 /* may_alias: the caller's memory is a struct weft_scope. */
 struct wf_scope {
-	struct wf_cleanup cleanup;    /* the owner's */
+	union {
+		struct wf_cleanup cleanup;    /* an owner's that is a fiber */
+		struct {
+			weft_fn fn;
+			void *arg;
+		} body;                       /* a task's: `fresh` before it was opened */
+	};
 
 	/* Constant while it is open. */
 	struct wf_proc *owner;        /* NULL: not open */
@@ -73,6 +81,8 @@ struct wf_scope {
 	uint32_t spawned;             /* since they were last added to `count` */
 	uint32_t untaken;             /* COLLECT: neither taken nor dropped */
 	uint32_t capacity;            /* of the list */
+	int result;                   /* of a task that has ended before its children */
+	uint64_t asked;               /* by a task: what is to be taken back from `count` */
 	struct wf_proc *collected;    /* COLLECT: out of `ended`, in the order of their ends */
 	struct wf_scope_cursor free;  /* the next free place of the list */
 	struct wf_scope_chunk *chunks; /* written before `listed` says that there is more */
@@ -90,6 +100,25 @@ static_assert(_Alignof(struct wf_scope) <= _Alignof(struct weft_scope), "and is 
  */
 int wf_spawn_child(struct wf_worker *worker, struct wf_scope *scope, weft_fn fn, void *arg,
 	const struct weft_spawn_opts *opts, bool task, weft_pid *pid_out);
+
+/*
+ * The owner is a task. Of one that has scopes open `fresh` is this function and the newest of them,
+ * each of which has what stood there before: so a body that runs is told from one that owns scopes
+ * by one comparison, and neither memory nor a place in the header is needed for the list of them.
+ */
+int wf_scope_poll(void *scope);
+
+WF_INLINE bool wf_scope_is_open(const struct wf_proc *task)
+{
+	return task->fresh.fn == wf_scope_poll;
+}
+
+/*
+ * V12. The running task has ended with scopes open. Returns its result, and then none is; or
+ * WEFT_PENDING: then it is polled until they are closed, and returns its result once more.
+ */
+int wf_scope_end_all(
+	struct wf_worker *worker, struct wf_proc *p, struct wf_scope *newest, int result);
 
 /* V2. Owner: p is published, and not yet queued. */
 WF_INLINE void wf_scope_adopt(
@@ -110,8 +139,8 @@ WF_INLINE void wf_scope_adopt(
 
 /*
  * run.c: a child has ended; its word says so. p is the caller's still, unless the scope
- * collects: then it is the scope's.
+ * collects: then it is the scope's. task: it was one, and the caller is about to pick the next.
  */
-void wf_scope_child_ended(struct wf_worker *worker, struct wf_proc *p, int result);
+void wf_scope_child_ended(struct wf_worker *worker, struct wf_proc *p, int result, bool task);
 
 #endif

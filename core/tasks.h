@@ -11,6 +11,7 @@
 #define WF_CORE_TASKS_H
 
 #include "core/worker.h"
+#include "sync/observe.h"
 
 WF_INLINE bool wf_proc_is_task(const struct wf_proc *p)
 {
@@ -19,8 +20,9 @@ WF_INLINE bool wf_proc_is_task(const struct wf_proc *p)
 
 /*
  * The first run of a movable task begins with its word NEW as it was, and leaves it so unless it
- * gets here: who ends at once saves a cas. Before a wake can count: so what came while it was NEW
- * is seen in the flags, which were clear. As W11 in begin_word().
+ * gets here, or to settle_movable(): who ends at once saves a cas. Before a wake can count: so what
+ * came while it was NEW is seen in the flags, which were clear. As W11 in begin_word(). A scope's
+ * wake counts before too, and makes it NOTIFIED itself (W13).
  */
 WF_INLINE void wf_task_begin(struct wf_worker *worker, struct wf_proc *p)
 {
@@ -29,11 +31,15 @@ WF_INLINE void wf_task_begin(struct wf_worker *worker, struct wf_proc *p)
 
 	if (WF_LIKELY(wf_word_phase(word) != WF_NEW))
 		return;
-	do
+	do {
+		if (wf_word_phase(word) == WF_NOTIFIED)
+			return; /* W13 */
 		phase = word & (WF_WORD_TOKEN | WF_WORD_CANCELLED) ? WF_NOTIFIED : WF_RUNNING;
-	while (!wf_u64_cas(&p->word, &word,
+	} while (!wf_u64_cas(&p->word, &word,
 		(wf_word_with_phase(word, phase) & ~WF_WORD_OWNER)
 			| (uint64_t)worker->number << WF_WORD_OWNER_SHIFT));
+	if (phase == WF_NOTIFIED)
+		WF_OBSERVE(woken, p); /* by whoever set the flag, and says so yet */
 }
 
 /* A2: whether this run has begun a wait already. From now on it has. */

@@ -195,6 +195,55 @@ void wf_proc_wake(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *
 	wake_local(worker, p, word);
 }
 
+/* W9, and W12 at once: it is queued nowhere, the worker's next pick. False: look again. */
+static bool hand_over(struct wf_worker *worker, struct wf_proc *p, uint64_t *word)
+{
+	uint64_t running = (wf_word_with_phase(*word, WF_RUNNING) & ~WF_WORD_OWNER)
+		| (uint64_t)worker->number << WF_WORD_OWNER_SHIFT;
+
+	if (!wf_u64_cas(&p->word, word, running))
+		return false;
+	wf_queue_hand_over(worker, p);
+	return true;
+}
+
+/* W9. Depth first: it is the newest of the children, and thieves may have it. False: look again. */
+static bool push_newest(struct wf_worker *worker, struct wf_proc *p, uint64_t *word)
+{
+	if (!wf_u64_cas(&p->word, word, wf_word_with_phase(*word, WF_QUEUED)))
+		return false;
+	wf_worker_push_child(worker, p);
+	return true;
+}
+
+void wf_proc_wake_task(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p, bool next)
+{
+	const uint64_t rare = WF_WORD_ANCHORED | WF_WORD_PRIORITY;
+	uint64_t word = wf_u64_load_acquire(&p->word);
+	bool here = worker && worker->rt == rt;
+
+	WF_OBSERVE(woken, p);
+	for (;;) {
+		enum wf_phase phase = wf_word_phase(word);
+
+		if (phase == WF_WAITING && here && !(word & rare)) {
+			if (next && wf_queue_may_hand_over(worker)
+					? hand_over(worker, p, &word)
+					: push_newest(worker, p, &word))
+				return;
+		} else if (phase == WF_NEW) {
+			/* W13: its first run goes on; with settle_movable() and wf_task_begin(). */
+			if (WF_PLANTED(scope_owner_looks_new)
+				|| wf_u64_cas(&p->word, &word,
+					wf_word_with_phase(word, WF_NOTIFIED)))
+				return;
+		} else {
+			wf_proc_wake(rt, worker, p, false);
+			return;
+		}
+	}
+}
+
 bool wf_proc_cancel(
 	struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p, uint32_t generation)
 {

@@ -15,6 +15,13 @@
  */
 void wf_proc_wake(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p, bool token);
 
+/*
+ * An internal wake of a task that has armed something in the run which goes on, or in an earlier
+ * one: for peers that do not claim, so it may come late, and cause a run for nothing. It is run
+ * soon: next, where `next` says that the calling worker, done with a process, is about to pick.
+ */
+void wf_proc_wake_task(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p, bool next);
+
 /* wait.c; owner: puts the timer of p's wait on the wheel. p is in no queue. */
 void wf_proc_arm(struct wf_worker *worker, struct wf_proc *p, weft_time deadline);
 

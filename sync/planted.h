@@ -95,6 +95,9 @@ enum wf_planted {
 	WF_PLANTED_scope_touched_late,        /* V4: by a child that has counted down */
 	WF_PLANTED_scope_looks_then_asks,     /* V5: the count is looked at first */
 	WF_PLANTED_scope_next_parks_without_look, /* V8 */
+	WF_PLANTED_scope_borrows,             /* V10: a spawn does not take back what was asked */
+	WF_PLANTED_scope_owner_looks_new,     /* W13: a wake in its first run changes nothing */
+	WF_PLANTED_scope_ends_with_owner,     /* V12: a task's end does not wait for children */
 	/* io/ */
 	WF_PLANTED_fd_miss_forgets_event,     /* O4 clears READ although an event came since */
 	WF_PLANTED_fd_parks_without_look,     /* O5 does not look at READ again */

@@ -8,6 +8,7 @@
  * sanitizers look.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "core/scoped.h"
 #include "test/runtime.h"
@@ -627,14 +628,6 @@ static int waits_as_a_task(void *arg)
 	return r;
 }
 
-static int opens_as_a_task(void *arg)
-{
-	struct weft_scope scope;
-
-	(void)arg;
-	return weft_scope_open(&scope, NULL);
-}
-
 static int body_children_may_be_tasks(void *arg)
 {
 	struct weft_spawn_opts opts = {.size = sizeof opts, .flags = WEFT_STACK_NOW};
@@ -651,8 +644,8 @@ static int body_children_may_be_tasks(void *arg)
 		cr_assert_eq(polls[i], 3);
 	for (int i = 0; i < 10; i++)
 		cr_assert_eq(weft_scope_task(&scope, waits_as_a_task, NULL, NULL, NULL), 0);
-	cr_assert_eq(weft_scope_task(&scope, opens_as_a_task, NULL, NULL, NULL), 0);
-	cr_assert_eq(weft_scope_close(&scope), -EPERM, "a task owns no scope");
+	cr_assert_eq(weft_scope_cancel(&scope), 0);
+	cr_assert_eq(weft_scope_close(&scope), -ECANCELED);
 	cr_assert_eq(cancelled(), 10);
 	/* With options, and collected. */
 	(void)opened(&scope, WEFT_SCOPE_COLLECT, 0);
@@ -979,6 +972,475 @@ Test(scope, idle_workers_take_children, .timeout = TIMEOUT)
 	cr_assert_eq(r, 0);
 	cr_assert_eq(result, 0);
 	runtime_end(rt);
+}
+
+/* ---- Owners that are tasks ------------------------------------------------------------------ */
+
+/* What a task keeps from poll to poll. */
+struct owner {
+	struct weft_scope scope, second;
+	unsigned step;
+	unsigned polls;
+	unsigned taken;
+	unsigned failing; /* ends by weft_fail() */
+	weft_time deadline;
+	wf_atomic_u32 ended;
+};
+
+static int is_counted(void *arg)
+{
+	struct owner *owner = arg;
+
+	(void)weft_yield();
+	count_one(&owner->ended);
+	return 0;
+}
+
+static int is_counted_as_a_task(void *arg)
+{
+	struct owner *owner = arg;
+
+	if (weft_yield() == WEFT_PENDING)
+		return WEFT_PENDING;
+	count_one(&owner->ended);
+	return 0;
+}
+
+static unsigned ended(struct owner *owner)
+{
+	return wf_u32_load_relaxed(&owner->ended);
+}
+
+/* Runs a task as a child of another scope, and of none; movable, and not. Its result. */
+static void as_a_task(weft_task_fn fn, int result)
+{
+	static const unsigned flags[] = {0, WEFT_PINNED};
+
+	for (int i = 0; i < 4; i++) {
+		struct weft_spawn_opts opts = {.size = sizeof opts, .flags = flags[i % 2]};
+		struct owner owner = {.step = 0};
+		struct weft_scope scope;
+		weft_pid pid;
+
+		setup();
+		if (i < 2) {
+			cr_assert_eq(weft_task_spawn(fn, &owner, &opts, &pid), 0);
+			cr_assert_eq(joined(pid), result);
+		} else {
+			(void)opened(&scope, 0, 0);
+			cr_assert_eq(weft_scope_task(&scope, fn, &owner, &opts, NULL), 0);
+			cr_assert_eq(weft_scope_close(&scope), result < 0 ? result : 0);
+		}
+	}
+}
+
+static void counted_children(struct owner *owner, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (i % 2)
+			cr_assert_eq(weft_scope_task(&owner->scope, is_counted_as_a_task, owner,
+					     NULL, NULL), 0);
+		else
+			(void)child(&owner->scope, is_counted, owner);
+}
+
+static int waits_twice_and_closes(void *state)
+{
+	struct owner *owner = state;
+	int r;
+
+	switch (owner->step) {
+	case 0:
+		(void)opened(&owner->scope, 0, 0);
+		cr_assert_eq(weft_scope_wait(&owner->scope, WEFT_FOREVER), 0, "there is none");
+		counted_children(owner, 20);
+		cr_assert_eq(weft_scope_wait(&owner->scope, WEFT_POLL), -EAGAIN);
+		owner->step++; /* fallthrough */
+	case 1:
+		r = weft_scope_wait(&owner->scope, WEFT_FOREVER);
+		if (r == WEFT_PENDING)
+			return r;
+		cr_assert_eq(r, 0);
+		cr_assert_eq(ended(owner), 20);
+		counted_children(owner, 200);
+		owner->step++; /* fallthrough */
+	case 2:
+		r = weft_scope_wait(&owner->scope, weft_after(WEFT_SEC(100)));
+		if (r == WEFT_PENDING)
+			return r;
+		cr_assert_eq(r, 0);
+		cr_assert_eq(ended(owner), 220);
+		counted_children(owner, 3);
+		owner->step++; /* fallthrough */
+	default:
+		r = weft_scope_close(&owner->scope);
+		if (r == WEFT_PENDING)
+			return r;
+		cr_assert_eq(ended(owner), 223);
+		cr_assert_eq(weft_scope_close(&owner->scope), -EPERM, "twice");
+		return r;
+	}
+}
+
+static int body_a_task_waits_for_its_children(void *arg)
+{
+	(void)arg;
+	as_a_task(waits_twice_and_closes, 0);
+	return 0;
+}
+
+ON_WORKERS(a_task_waits_for_its_children)
+
+/* Between two takes it spawns another one, for a while. */
+static int collects_as_a_task(void *state)
+{
+	enum { AT_ONCE = 10, ALL = 100 };
+	struct owner *owner = state;
+	struct weft_exit exit = {.size = sizeof exit};
+	int r;
+
+	if (owner->step++ == 0) {
+		(void)opened(&owner->scope, WEFT_SCOPE_COLLECT, 0);
+		cr_assert_eq(weft_scope_next(&owner->scope, &exit, WEFT_POLL), -ENOENT);
+		counted_children(owner, AT_ONCE);
+	}
+	while ((r = weft_scope_next(&owner->scope, &exit, WEFT_FOREVER)) == 0) {
+		cr_assert_eq(exit.result, 0);
+		cr_assert_geq(ended(owner), ++owner->taken);
+		if (owner->taken <= ALL - AT_ONCE)
+			counted_children(owner, 1);
+	}
+	if (r == WEFT_PENDING)
+		return r;
+	cr_assert_eq(r, -ENOENT);
+	cr_assert_eq(owner->taken, ALL);
+	return weft_scope_close(&owner->scope);
+}
+
+static int body_a_task_takes_its_children(void *arg)
+{
+	(void)arg;
+	as_a_task(collects_as_a_task, 0);
+	return 0;
+}
+
+ON_WORKERS(a_task_takes_its_children)
+
+/* Not one of them is taken. */
+static int closes_a_full_set(void *state)
+{
+	struct owner *owner = state;
+
+	if (owner->step++ == 0) {
+		(void)opened(&owner->scope, WEFT_SCOPE_COLLECT, 0);
+		counted_children(owner, 70);
+	}
+	return weft_scope_close(&owner->scope);
+}
+
+static int body_a_task_need_not_take_them(void *arg)
+{
+	(void)arg;
+	as_a_task(closes_a_full_set, 0);
+	return 0;
+}
+
+ON_WORKERS(a_task_need_not_take_them)
+
+static int says_eio(void *arg)
+{
+	(void)arg;
+	return -EIO;
+}
+
+static int has_a_child_that_errs(void *state)
+{
+	struct owner *owner = state;
+	int r;
+
+	if (owner->step++ == 0) {
+		(void)opened(&owner->scope, 0, 0);
+		children(&owner->scope, stays, NULL, 5);
+		(void)child(&owner->scope, says_eio, NULL);
+	}
+	r = weft_scope_close(&owner->scope);
+	cr_assert(r == WEFT_PENDING || cancelled() == 5);
+	return r;
+}
+
+static int body_a_tasks_children_err(void *arg)
+{
+	(void)arg;
+	as_a_task(has_a_child_that_errs, -EIO);
+	return 0;
+}
+
+ON_WORKERS(a_tasks_children_err)
+
+/* Its wait ends at a deadline, then by the cancel; its close passes that on. */
+static int gives_up_waiting(void *state)
+{
+	struct owner *owner = state;
+	int r;
+
+	switch (owner->step) {
+	case 0:
+		(void)opened(&owner->scope, 0, 0);
+		children(&owner->scope, stays, NULL, 3);
+		owner->deadline = weft_after(WEFT_MS(2));
+		owner->step++; /* fallthrough */
+	case 1:
+		r = weft_scope_wait(&owner->scope, owner->deadline);
+		if (r == WEFT_PENDING)
+			return r;
+		cr_assert_eq(r, -ETIME);
+		owner->step++; /* fallthrough */
+	case 2:
+		r = weft_scope_wait(&owner->scope, WEFT_FOREVER);
+		if (r == WEFT_PENDING)
+			return r;
+		cr_assert_eq(r, -ECANCELED);
+		cr_assert_eq(cancelled(), 0, "only the owner was");
+		owner->step++; /* fallthrough */
+	default:
+		r = weft_scope_close(&owner->scope);
+		cr_assert(r == WEFT_PENDING || cancelled() == 3);
+		return r;
+	}
+}
+
+static int body_a_tasks_wait_gives_up(void *arg)
+{
+	struct owner owner = {.step = 0};
+	weft_pid pid;
+
+	(void)arg;
+	cr_assert_eq(weft_task_spawn(gives_up_waiting, &owner, NULL, &pid), 0);
+	UNTIL(begun() == 3);
+	cr_assert_eq(weft_sleep_until(weft_after(WEFT_MS(4))), 0);
+	cr_assert_eq(weft_cancel(pid), 0);
+	cr_assert_eq(joined(pid), -ECANCELED);
+	return 0;
+}
+
+ON_WORKERS(a_tasks_wait_gives_up)
+
+static int has_deadlines(void *state)
+{
+	struct owner *owner = state;
+	int r;
+
+	if (owner->step == 0) {
+		(void)opened(&owner->scope, 0, weft_after(WEFT_MS(1)));
+		(void)opened(&owner->second, 0, weft_after(WEFT_SEC(1000)));
+		children(&owner->scope, stays, NULL, 3);
+		owner->step++;
+	}
+	if (owner->step == 1) {
+		r = weft_scope_close(&owner->scope); /* not the newest */
+		if (r == WEFT_PENDING)
+			return r;
+		cr_assert_eq(r, -ETIME);
+		cr_assert_eq(cancelled(), 3);
+		owner->step++;
+	}
+	return weft_scope_close(&owner->second);
+}
+
+static int body_a_tasks_scope_has_a_deadline(void *arg)
+{
+	(void)arg;
+	as_a_task(has_deadlines, 0);
+	return 0;
+}
+
+ON_WORKERS(a_tasks_scope_has_a_deadline)
+
+/* It ends with two scopes open. */
+static int ends_too_early(void *state)
+{
+	struct owner *owner = state;
+
+	cr_assert_eq(owner->polls++, 0, "it has ended");
+	(void)opened(&owner->scope, 0, 0);
+	children(&owner->scope, stays, NULL, 3);
+	(void)opened(&owner->second, WEFT_SCOPE_COLLECT, weft_after(WEFT_SEC(1000)));
+	children(&owner->second, stays, NULL, 2);
+	(void)weft_park(weft_after(WEFT_MS(1)));
+	if (owner->failing)
+		weft_fail(-EPROTO, "with scopes open");
+	return 11;
+}
+
+/* Also the deferred call, and arg_dtor. */
+static void opens_too_late(void *arg)
+{
+	struct owner *owner = arg;
+
+	cr_assert_eq(cancelled(), 5);
+	cr_assert_eq(weft_scope_close(&owner->scope), -EPERM);
+	cr_assert_eq(weft_scope_open(&owner->scope, NULL), -EPERM);
+	count_one(&owner->ended);
+}
+
+static int defers_and_ends_too_early(void *state)
+{
+	static struct weft_deferred defer[2];
+	struct owner *owner = state;
+
+	cr_assert_eq(weft_defer(&defer[owner->failing], opens_too_late, owner), 0);
+	return ends_too_early(state);
+}
+
+static void end_too_early(unsigned failing, bool cancel)
+{
+	struct owner owner = {.failing = failing};
+	struct weft_spawn_opts opts = {.size = sizeof opts, .arg_dtor = opens_too_late};
+	struct weft_exit exit = {.size = sizeof exit};
+	weft_pid pid;
+
+	setup();
+	cr_assert_eq(weft_task_spawn(ends_too_early, &owner, NULL, &pid), 0);
+	if (cancel)
+		cr_assert_eq(weft_cancel(pid), 0);
+	cr_assert_eq(weft_join_exit(pid, &exit, WEFT_FOREVER), 0);
+	cr_assert_eq(exit.result, failing ? -EPROTO : 11);
+	cr_assert_eq(exit.failed, failing);
+	cr_assert_str_eq(exit.message, failing ? "with scopes open" : "");
+	cr_assert_eq(cancelled(), 5);
+	/* What an end does comes after its children's. */
+	setup();
+	owner.polls = 0;
+	cr_assert_eq(weft_task_spawn(defers_and_ends_too_early, &owner, &opts, &pid), 0);
+	cr_assert_eq(weft_join_exit(pid, &exit, WEFT_FOREVER), 0);
+	cr_assert_eq(exit.result, failing ? -EPROTO : 11);
+	cr_assert_eq(ended(&owner), 2);
+}
+
+static int body_a_task_ends_when_its_scopes_have(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < 4; i++)
+		end_too_early(i & 1, i & 2);
+	as_a_task(ends_too_early, 11);
+	return 0;
+}
+
+ON_WORKERS(a_task_ends_when_its_scopes_have)
+
+/* In the worker's frames, a heap's memory it is not. */
+static int opens_on_the_stack(void *arg)
+{
+	struct weft_scope scope;
+
+	(void)arg;
+	return weft_scope_open(&scope, NULL);
+}
+
+static int body_a_tasks_scope_is_not_on_the_stack(void *arg)
+{
+	(void)arg;
+	as_a_task(opens_on_the_stack, -EINVAL);
+	return 0;
+}
+
+ON_WORKERS(a_tasks_scope_is_not_on_the_stack)
+
+/* A tree of tasks, their memory in an array: the children of i are 2i + 1 and 2i + 2. */
+enum { TREE_DEPTH = 12, TREE_NODES = (2 << TREE_DEPTH) - 1 };
+
+static struct tree_node {
+	struct weft_scope scope;
+	bool open;
+	unsigned leaves;
+} tree_nodes[TREE_NODES];
+
+static int grows(void *state)
+{
+	struct tree_node *node = state;
+	size_t left = 2 * (size_t)(node - tree_nodes) + 1;
+	int r;
+
+	if (left >= TREE_NODES) {
+		node->leaves = 1;
+		return 0;
+	}
+	if (!node->open) {
+		(void)opened(&node->scope, 0, 0);
+		node->open = true;
+		for (size_t i = left; i < left + 2; i++)
+			cr_assert_eq(weft_scope_task(&node->scope, grows, &tree_nodes[i], NULL,
+					     NULL), 0);
+	}
+	r = weft_scope_close(&node->scope);
+	if (r == WEFT_PENDING)
+		return r;
+	node->leaves = tree_nodes[left].leaves + tree_nodes[left + 1].leaves;
+	return r;
+}
+
+static int body_tasks_make_a_tree(void *arg)
+{
+	weft_pid pid;
+
+	(void)arg;
+	memset(tree_nodes, 0, sizeof tree_nodes);
+	cr_assert_eq(weft_task_spawn(grows, &tree_nodes[0], NULL, &pid), 0);
+	cr_assert_eq(joined(pid), 0);
+	cr_assert_eq(tree_nodes[0].leaves, 1u << TREE_DEPTH);
+	return 0;
+}
+
+ON_WORKERS(tasks_make_a_tree)
+
+static int is_nothing(void *state)
+{
+	(void)state;
+	return 0;
+}
+
+/* A scope, used for ever: child, wait, child, wait. */
+static int goes_on_until_done(void *state)
+{
+	struct owner *owner = state;
+	int r;
+
+	if (owner->step++ == 0)
+		(void)opened(&owner->scope, 0, 0);
+	r = weft_scope_wait(&owner->scope, WEFT_FOREVER);
+	if (r == 0 && !wf_u32_load_relaxed(&tree_done)) {
+		cr_assert_eq(weft_scope_task(&owner->scope, is_nothing, NULL, NULL, NULL), 0);
+		r = weft_scope_wait(&owner->scope, WEFT_FOREVER);
+	}
+	if (r == WEFT_PENDING)
+		return r;
+	return weft_scope_close(&owner->scope);
+}
+
+static int others_have_their_turn(void *arg)
+{
+	struct owner owner = {.step = 0};
+	weft_pid turning, going;
+
+	(void)arg;
+	wf_u32_store_relaxed(&tree_done, 0);
+	wf_u32_store_relaxed(&turns, 0);
+	wf_u32_store_relaxed(&successors, 0);
+	turning = spawned(turns_round, NULL);
+	(void)spawned_with(succeeds, NULL, WEFT_DETACHED, 0);
+	cr_assert_eq(weft_task_spawn(goes_on_until_done, &owner, NULL, &going), 0);
+	UNTIL(wf_u32_load_relaxed(&successors) > 1000 && wf_u32_load_relaxed(&turns) > 10
+		&& owner.step > 1000);
+	wf_u32_store_relaxed(&tree_done, 1);
+	cr_assert_eq(joined(turning), 0);
+	cr_assert_eq(joined(going), 0);
+	return 0;
+}
+
+/* A task that is handed the worker by each child's end does not keep it. */
+Test(scope, a_task_and_its_children_share_a_worker, .timeout = TIMEOUT)
+{
+	cr_assert_eq(in_runtime(1, others_have_their_turn, NULL), 0);
 }
 
 /* ---- Memory --------------------------------------------------------------------------------- */

@@ -428,9 +428,7 @@ static int closes_two(void *arg)
 	return 0;
 }
 
-/*
- * Before its end it is its scope's, after it nobody's; in between `joiner` is not taken for a name.
- */
+/* First it is its scope's, then nobody's; in between `joiner` is not taken for a name. */
 static void ask_for_a_child(unsigned number)
 {
 	if (number == 0) {
@@ -541,6 +539,321 @@ SIM_TEST(scope, a_child_leaves_a_blocked_worker)
 	sim_must_pass(&blocking, SCHEDULES);
 }
 
+/* --- owners that are tasks --- */
+
+/* What a task keeps from poll to poll; overwritten when its scope is closed. */
+static struct owner {
+	struct weft_scope scope;
+	unsigned step, count, taken, inside;
+} owners[1 << DEPTH];
+
+static unsigned owners_in_use;
+
+static void owner_enter(struct owner *owner)
+{
+	sim_check(owner->inside++ == 0, "two workers poll one task");
+}
+
+static int owner_leave(struct owner *owner, int r)
+{
+	owner->inside--;
+	return r;
+}
+
+static int task_leaf(void *state)
+{
+	return leaf(state);
+}
+
+static int task_yields(void *state)
+{
+	return weft_yield() == WEFT_PENDING ? WEFT_PENDING : leaf(state);
+}
+
+/* Of any kind. */
+static void any_child(struct weft_scope *scope, unsigned number)
+{
+	static const weft_task_fn fns[] = {task_leaf, task_yields};
+	int r;
+
+	if (sim_random(2)) {
+		(void)child(scope, sim_random(2) ? leaf : yields, number);
+		return;
+	}
+	s.alive++;
+	r = weft_scope_task(
+		scope, fns[sim_random(2)], number_of(number), NULL, &s.pids[number - 1]);
+	sim_check(r == 0, "weft_scope_task: %d", r);
+}
+
+/* Step by step; a step is begun again when it is polled. */
+static int waits_and_closes_as_task(void *state)
+{
+	struct owner *owner = state;
+	int r = 0;
+
+	owner_enter(owner);
+	if (owner->step == 0) {
+		open_scope(&owner->scope, sim_random(2) ? WEFT_SCOPE_COLLECT : 0);
+		owner->count = 1 + sim_random(3);
+		for (unsigned i = 1; i <= owner->count; i++)
+			any_child(&owner->scope, i);
+		owner->step = 1 + sim_random(3);
+	}
+	if (owner->step == 1) {
+		r = weft_scope_wait(&owner->scope, WEFT_FOREVER);
+		if (r == WEFT_PENDING)
+			return owner_leave(owner, r);
+		sim_check(r == 0 && s.alive == 0, "weft_scope_wait: %d, %u alive", r, s.alive);
+		any_child(&owner->scope, 4);
+		owner->count++;
+		owner->step = 3;
+	}
+	/* Gives up, so that it spawns while children may tell it that they were the last. */
+	if (owner->step == 2) {
+		r = weft_scope_wait(&owner->scope, weft_after(sim_random(200)));
+		sim_check(r == 0 || r == -ETIME || r == WEFT_PENDING, "weft_scope_wait: %d", r);
+		any_child(&owner->scope, 4);
+		owner->count++;
+		owner->step = 3;
+	}
+	r = weft_scope_close(&owner->scope);
+	if (r == WEFT_PENDING)
+		return owner_leave(owner, r);
+	sim_check(r == 0 && s.alive == 0, "weft_scope_close: %d, %u alive", r, s.alive);
+	sim_check(s.ended == owner->count, "%u ended", s.ended);
+	memset(&owner->scope, 0x5a, sizeof(owner->scope));
+	return owner_leave(owner, 0);
+}
+
+static int collects_as_task(void *state)
+{
+	struct owner *owner = state;
+	int r;
+
+	owner_enter(owner);
+	if (owner->step++ == 0) {
+		open_scope(&owner->scope, WEFT_SCOPE_COLLECT);
+		for (unsigned i = 1; i <= 3; i++)
+			any_child(&owner->scope, i);
+	}
+	while (owner->taken < 3) {
+		r = weft_scope_next(&owner->scope, NULL, WEFT_FOREVER);
+		if (r == WEFT_PENDING)
+			return owner_leave(owner, r);
+		sim_check(r == 0, "weft_scope_next: %d", r);
+		owner->taken++;
+		if (owner->taken == 1 && owner->count++ == 0 && sim_random(2)) {
+			any_child(&owner->scope, 4);
+			owner->taken = 0; /* so four in all */
+		}
+	}
+	r = weft_scope_close(&owner->scope);
+	if (r == WEFT_PENDING)
+		return owner_leave(owner, r);
+	sim_check(r == 0 && s.alive == 0, "weft_scope_close: %d", r);
+	memset(&owner->scope, 0x5a, sizeof(owner->scope));
+	return owner_leave(owner, 0);
+}
+
+/* The scope is still open; by failure, or not. */
+static int ends_with_children(void *state)
+{
+	struct owner *owner = state;
+
+	owner_enter(owner);
+	sim_check(owner->step++ == 0, "it is over, and polled");
+	open_scope(&owner->scope, 0);
+	for (unsigned i = 1; i <= 3; i++)
+		(void)child(&owner->scope, sim_random(2) ? stays : yields, i);
+	if (sim_random(2))
+		(void)weft_park(weft_after(100));
+	(void)owner_leave(owner, 0);
+	if (sim_random(2))
+		weft_fail(-EPROTO, NULL);
+	return -EPROTO;
+}
+
+/* arg_dtor: no child is alive, and nobody touches the scope from here on. */
+static void owner_drop(void *state)
+{
+	struct owner *owner = state;
+
+	sim_check(s.alive == 0, "an owner has ended, and %u children are alive", s.alive);
+	memset(&owner->scope, 0x5a, sizeof(owner->scope));
+}
+
+/* fn as a task, and what must come of it. */
+static void run_task(weft_task_fn fn, int expected)
+{
+	struct weft_spawn_opts opts = {.size = sizeof(opts),
+		.flags = sim_random(3) ? 0 : WEFT_PINNED,
+		.arg_dtor = owner_drop};
+	weft_pid pid;
+	int result = -1, r;
+
+	memset(owners, 0, sizeof(owners));
+	scene_create(1 + sim_random(2));
+	r = weft_rt_task_spawn(scene.rt, fn, &owners[0], &opts, &pid);
+	sim_check(r == 0, "weft_rt_task_spawn: %d", r);
+	if (sim_random(4) == 0)
+		(void)weft_wake(pid);
+	r = weft_join(pid, &result, WEFT_FOREVER);
+	sim_check(r == 0 && result == expected, "weft_join: %d, result %d", r, result);
+	check_overwritten(&owners[0].scope);
+	scene_destroy();
+}
+
+static void wait_and_close_as_task(unsigned number)
+{
+	(void)number;
+	run_task(waits_and_closes_as_task, 0);
+}
+
+SCENE(task_waiting, "a task waits for its children", 1, wait_and_close_as_task);
+
+SIM_TEST(scope, the_last_end_and_a_tasks_wait_meet)
+{
+	sim_must_pass(&task_waiting, 3 * SCHEDULES);
+}
+
+static void collect_as_task(unsigned number)
+{
+	(void)number;
+	run_task(collects_as_task, 0);
+}
+
+SCENE(task_collecting, "a task's join set", 1, collect_as_task);
+
+SIM_TEST(scope, each_child_is_collected_by_a_task)
+{
+	sim_must_pass(&task_collecting, SCHEDULES);
+}
+
+static void end_with_children(unsigned number)
+{
+	(void)number;
+	run_task(ends_with_children, -EPROTO);
+}
+
+SCENE(task_ending, "a task ends with a scope open", 1, end_with_children);
+
+SIM_TEST(scope, a_task_ends_when_its_children_have)
+{
+	sim_must_pass(&task_ending, SCHEDULES);
+}
+
+/* Cancelled by thread 1, or by a stop, while its scope is open. */
+static int stays_with_children(void *state)
+{
+	struct owner *owner = state;
+	int r;
+
+	owner_enter(owner);
+	if (owner->step++ == 0) {
+		open_scope(&owner->scope, 0);
+		for (unsigned i = 1; i <= 2; i++)
+			(void)child(&owner->scope, stays, i);
+		gate_open(&s.ready);
+	}
+	r = weft_scope_close(&owner->scope);
+	if (r == WEFT_PENDING)
+		return owner_leave(owner, r);
+	sim_check(r == -ECANCELED && s.heard == 2 && s.alive == 0, "weft_scope_close: %d", r);
+	memset(&owner->scope, 0x5a, sizeof(owner->scope));
+	return owner_leave(owner, 0);
+}
+
+static void cancel_task_owner(unsigned number)
+{
+	struct weft_spawn_opts opts = {.size = sizeof(opts), .arg_dtor = owner_drop};
+	weft_pid pid;
+	int r;
+
+	(void)number;
+	memset(owners, 0, sizeof(owners));
+	scene_create(2);
+	r = weft_rt_task_spawn(scene.rt, stays_with_children, &owners[0], &opts, &pid);
+	sim_check(r == 0, "weft_rt_task_spawn: %d", r);
+	if (sim_random(2))
+		gate_await(&s.ready);
+	if (sim_random(2)) {
+		r = weft_cancel(pid);
+		sim_check(r == 0, "weft_cancel: %d", r);
+		r = weft_join(pid, NULL, WEFT_FOREVER);
+		sim_check(r == 0, "weft_join: %d", r);
+	} else {
+		gate_await(&s.ready);
+		r = weft_rt_stop(scene.rt, 0, WEFT_FOREVER);
+		sim_check(r == 0, "weft_rt_stop: %d", r);
+	}
+	check_overwritten(&owners[0].scope);
+	scene_destroy();
+}
+
+SCENE(cancelled_task_owner, "an owner that is a task is cancelled", 1, cancel_task_owner);
+
+SIM_TEST(scope, a_cancelled_task_takes_its_children_along)
+{
+	sim_must_pass(&cancelled_task_owner, SCHEDULES);
+}
+
+static int task_branch(void *state)
+{
+	struct owner *owner = state;
+	int r;
+
+	if (owner == NULL) {
+		s.ended++;
+		return 0;
+	}
+	owner_enter(owner);
+	if (owner->step++ == 0) {
+		open_scope(&owner->scope, 0);
+		for (int i = 0; i < 2; i++) {
+			struct owner *below = NULL;
+
+			if (owner->count > 1) {
+				below = &owners[++owners_in_use];
+				below->count = owner->count - 1;
+			}
+			r = weft_scope_task(&owner->scope, task_branch, below, NULL, NULL);
+			sim_check(r == 0, "weft_scope_task: %d", r);
+		}
+	}
+	r = weft_scope_close(&owner->scope);
+	if (r == WEFT_PENDING)
+		return owner_leave(owner, r);
+	sim_check(r == 0, "weft_scope_close: %d", r);
+	memset(&owner->scope, 0x5a, sizeof(owner->scope));
+	return owner_leave(owner, 0);
+}
+
+static int task_tree(void *state)
+{
+	struct owner *root = state;
+
+	if (root->step == 0) {
+		owners_in_use = 0;
+		root->count = DEPTH;
+	}
+	return task_branch(state);
+}
+
+static void grow_tree_of_tasks(unsigned number)
+{
+	(void)number;
+	run_task(task_tree, 0);
+	sim_check(s.ended == 1u << DEPTH, "%u leaves", s.ended);
+}
+
+SCENE(task_trees, "a tree of tasks, and thieves", 1, grow_tree_of_tasks);
+
+SIM_TEST(scope, a_tree_of_tasks_loses_no_branch)
+{
+	sim_must_pass(&task_trees, SCHEDULES);
+}
+
 /* --- planted --- */
 
 SIM_TEST(scope, planted_spawn_misses_a_cancel)
@@ -561,4 +874,19 @@ SIM_TEST(scope, planted_wait_asks_too_late)
 SIM_TEST(scope, planted_next_parks_without_look)
 {
 	sim_must_find(&collecting, WF_PLANTED_scope_next_parks_without_look, 10000);
+}
+
+SIM_TEST(scope, planted_spawn_borrows_from_the_count)
+{
+	sim_must_find(&task_waiting, WF_PLANTED_scope_borrows, 100000);
+}
+
+SIM_TEST(scope, planted_first_run_is_not_woken)
+{
+	sim_must_find(&task_trees, WF_PLANTED_scope_owner_looks_new, 100000);
+}
+
+SIM_TEST(scope, planted_task_ends_without_its_children)
+{
+	sim_must_find(&task_ending, WF_PLANTED_scope_ends_with_owner, 10000);
 }
