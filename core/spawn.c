@@ -63,6 +63,12 @@ static int read_opts(const struct weft_rt *rt, const struct weft_spawn_opts *opt
 	return 0;
 }
 
+/* What a task has no use for. */
+static bool needs_a_stack(const struct weft_spawn_opts *opts)
+{
+	return opts->stack_size || (opts->flags & WEFT_STACK_NOW);
+}
+
 /* `body`: FIBER_WORD or TASK_WORD. */
 static uint64_t word_flags(const struct weft_spawn_opts *opts, bool detached, uint64_t body)
 {
@@ -295,7 +301,7 @@ static int read_child_opts(struct wf_worker *worker, const struct weft_spawn_opt
 	r = read_opts(worker->rt, *opts, own);
 	if (r < 0)
 		return r;
-	if ((body & WF_WORD_TASK) && (own->stack_size || (own->flags & WEFT_STACK_NOW)))
+	if ((body & WF_WORD_TASK) && needs_a_stack(own))
 		return -EINVAL;
 	*opts = own;
 	return own->flags & WEFT_DETACHED ? -EINVAL : 0;
@@ -431,7 +437,7 @@ static int spawn_with(struct weft_rt *rt, weft_fn fn, void *arg, const struct we
 		r = read_opts(rt, opts, &own);
 		if (r < 0)
 			return r;
-		if ((body & WF_WORD_TASK) && (own.stack_size || (own.flags & WEFT_STACK_NOW)))
+		if ((body & WF_WORD_TASK) && needs_a_stack(&own))
 			return -EINVAL;
 		opts = &own;
 	} else if (trace_of(self)) {
@@ -523,12 +529,12 @@ static bool commit_begin(struct wf_proc *p, weft_pid pid)
 }
 
 /* The word of a reservation that has everything to run. */
-static uint64_t committed_word(
-	const struct wf_worker *worker, uint64_t word, const struct weft_spawn_opts *opts)
+static uint64_t committed_word(const struct wf_worker *worker, uint64_t word,
+	const struct weft_spawn_opts *opts, uint64_t body)
 {
 	enum wf_phase phase = opts->flags & WEFT_SUSPENDED ? WF_SUSPENDED : WF_NEW;
 
-	word = (word | word_flags(opts, false, FIBER_WORD)) & ~WF_WORD_COMMITTING;
+	word = (word | word_flags(opts, false, body)) & ~WF_WORD_COMMITTING;
 	/* Closed since the reservation: it still runs, with the cancellation pending. */
 	if (worker->closed)
 		word |= WF_WORD_CANCELLED;
@@ -540,7 +546,8 @@ static uint64_t committed_word(
 	return wf_word_with_phase(word, phase);
 }
 
-int weft_spawn_commit(weft_pid pid, weft_fn fn, void *arg, const struct weft_spawn_opts *opts)
+static int commit(weft_pid pid, weft_fn fn, void *arg, const struct weft_spawn_opts *opts,
+	uint64_t body)
 {
 	struct wf_worker *worker = caller();
 	struct weft_spawn_opts own = spawn_defaults;
@@ -555,6 +562,8 @@ int weft_spawn_commit(weft_pid pid, weft_fn fn, void *arg, const struct weft_spa
 	r = opts ? read_opts(worker->rt, opts, &own) : 0;
 	if (r < 0)
 		return r;
+	if ((body & WF_WORD_TASK) && needs_a_stack(&own))
+		return -EINVAL;
 	p = find_reserved(worker, pid);
 	if (!p || !commit_begin(p, pid))
 		return -ESRCH;
@@ -568,10 +577,21 @@ int weft_spawn_commit(weft_pid pid, weft_fn fn, void *arg, const struct weft_spa
 	word = wf_u64_load_relaxed(&p->word);
 	tell_spawn(worker->rt, worker, p, word);
 	do
-		new = committed_word(worker, word, &own);
+		new = committed_word(worker, word, &own, body);
 	while (!wf_u64_cas(&p->word, &word, new));
 	enqueue(worker->rt, worker, p, new);
 	return 0;
+}
+
+int weft_spawn_commit(weft_pid pid, weft_fn fn, void *arg, const struct weft_spawn_opts *opts)
+{
+	return commit(pid, fn, arg, opts, FIBER_WORD);
+}
+
+int weft_task_commit(
+	weft_pid pid, weft_task_fn fn, void *state, const struct weft_spawn_opts *opts)
+{
+	return commit(pid, fn, state, opts, TASK_WORD);
 }
 
 int weft_spawn_abort(weft_pid pid)

@@ -82,6 +82,15 @@ typedef int (*weft_task_fn)(void *state);
 WEFT_API int weft_task_spawn(
 	weft_task_fn fn, void *state, const struct weft_spawn_opts *opts, weft_pid *pid_out);
 
+/*
+ * weft_spawn_commit() of a task: polls fn(state) under an id that weft_spawn_reserve() has made.
+ * opts: as weft_task_spawn(). Ownership: as there.
+ * Threads: any process of the runtime that reserved. Blocks: never.
+ * Returns: as weft_spawn_commit(); -EINVAL also for a stack_size or WEFT_STACK_NOW.
+ */
+WEFT_API int weft_task_commit(
+	weft_pid pid, weft_task_fn fn, void *state, const struct weft_spawn_opts *opts);
+
 struct weft_rt;
 
 /*

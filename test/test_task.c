@@ -91,6 +91,58 @@ Test(task, a_task_that_is_done_at_once_runs_once, .timeout = 120)
 	ONE_WORKER(ends_at_once);
 }
 
+static int parks_once(void *state)
+{
+	(void)state;
+	return weft_park(WEFT_FOREVER);
+}
+
+static weft_pid reserved(void)
+{
+	weft_pid pid = {0};
+
+	cr_assert_eq(weft_spawn_reserve(&pid), 0);
+	return pid;
+}
+
+static int is_committed(void *arg)
+{
+	struct weft_spawn_opts opts = {.size = sizeof opts, .flags = WEFT_STACK_NOW};
+	struct life life = {.pending = 1, .result = 42};
+	weft_pid pid = reserved();
+
+	(void)arg;
+	cr_assert_eq(weft_task_commit(pid, lives, &life, &opts), -EINVAL);
+	opts = (struct weft_spawn_opts){.size = sizeof opts, .stack_size = 65536};
+	cr_assert_eq(weft_task_commit(pid, lives, &life, &opts), -EINVAL);
+	opts = (struct weft_spawn_opts){
+		.size = sizeof opts, .flags = WEFT_PINNED, .arg_dtor = drop_life};
+	cr_assert_eq(weft_task_commit(pid, lives, &life, &opts), 0, "it is still reserved");
+	cr_assert_eq(weft_task_commit(pid, lives, &life, NULL), -ESRCH);
+	settle();
+	cr_assert_eq(life.polls, 1);
+	cr_assert(weft_pid_equal(life.self, pid));
+	cr_assert_eq(weft_wake(pid), 0);
+	cr_assert_eq(joined(pid), 42);
+	cr_assert_eq(life.dropped, 1);
+	/* What came while it was reserved: a wake, a cancel. */
+	pid = reserved();
+	cr_assert_eq(weft_wake(pid), 0);
+	cr_assert_eq(weft_task_commit(pid, parks_once, NULL, NULL), 0);
+	cr_assert_eq(joined(pid), 0);
+	pid = reserved();
+	cr_assert_eq(weft_cancel(pid), 0);
+	cr_assert_eq(weft_task_commit(pid, parks_once, NULL, NULL), 0);
+	cr_assert_eq(joined(pid), -ECANCELED);
+	return 1;
+}
+
+Test(task, is_spawned_in_two_steps, .timeout = 120)
+{
+	ONE_WORKER(is_committed);
+	cr_assert_eq(weft_task_commit((weft_pid){1}, lives, NULL, NULL), -EPERM);
+}
+
 static int is_polled_by_wakes(void *arg)
 {
 	unsigned flags = *(unsigned *)arg;
