@@ -743,7 +743,7 @@ int weft_scope_open(struct weft_scope *scope, const struct weft_scope_opts *opts
 	return wf_cleanup_push(&s->cleanup); /* never fails in a fiber */
 }
 
-static int spawn(struct weft_scope *scope, weft_fn fn, void *arg,
+WF_INLINE int spawn(struct weft_scope *scope, weft_fn fn, void *arg,
 	const struct weft_spawn_opts *opts, bool task, weft_pid *pid_out)
 {
 	struct wf_worker *worker;
@@ -761,7 +761,8 @@ static int spawn(struct weft_scope *scope, weft_fn fn, void *arg,
 		forget_asked(s); /* else `count` would be borrowed from */
 	if (WF_UNLIKELY(s->spawned >= UNADDED_MAX))
 		add_spawned(s);
-	return wf_spawn_child(worker, s, fn, arg, opts, task, pid_out);
+	return task ? wf_spawn_child_task(worker, s, fn, arg, opts, pid_out)
+		    : wf_spawn_child(worker, s, fn, arg, opts, pid_out);
 }
 
 int weft_scope_spawn(struct weft_scope *scope, weft_fn fn, void *arg, weft_pid *pid_out)

@@ -95,11 +95,13 @@ static_assert(sizeof(struct wf_scope) <= sizeof(struct weft_scope), "it lies in 
 static_assert(_Alignof(struct wf_scope) <= _Alignof(struct weft_scope), "and is aligned there");
 
 /*
- * spawn.c: a child: made, told to the scope by wf_scope_adopt(), queued. The caller has made sure
- * of a place in the list. task: fn is a poll function.
+ * spawn.c: a child: made, told to the scope by wf_scope_adopt(), queued. The caller, which runs on
+ * `worker`, has made sure of a place in the list.
  */
 int wf_spawn_child(struct wf_worker *worker, struct wf_scope *scope, weft_fn fn, void *arg,
-	const struct weft_spawn_opts *opts, bool task, weft_pid *pid_out);
+	const struct weft_spawn_opts *opts, weft_pid *pid_out);
+int wf_spawn_child_task(struct wf_worker *worker, struct wf_scope *scope, weft_task_fn fn,
+	void *state, const struct weft_spawn_opts *opts, weft_pid *pid_out);
 
 /*
  * The owner is a task. Of one that has scopes open `fresh` is this function and the newest of them,

@@ -287,69 +287,33 @@ static int spawn_counted(struct weft_rt *rt, struct wf_worker *worker, weft_fn f
 	return r;
 }
 
-/* The options of a child; *opts_out is NULL where it needs none. */
-static int read_child_opts(struct wf_worker *worker, const struct weft_spawn_opts **opts,
+static int read_child_opts(const struct wf_worker *worker, const struct weft_spawn_opts *opts,
 	struct weft_spawn_opts *own, uint64_t body)
 {
-	int r;
+	int r = read_opts(worker->rt, opts, own);
 
-	if (!*opts) {
-		if (trace_of(worker))
-			*opts = &spawn_defaults;
-		return 0;
-	}
-	r = read_opts(worker->rt, *opts, own);
 	if (r < 0)
 		return r;
 	if ((body & WF_WORD_TASK) && needs_a_stack(own))
 		return -EINVAL;
-	*opts = own;
 	return own->flags & WEFT_DETACHED ? -EINVAL : 0;
 }
 
-/* A header with everything but its word. */
-static int make_child(struct wf_worker *worker, weft_fn fn, void *arg,
-	const struct weft_spawn_opts *opts, struct wf_proc **proc_out)
+/* The word that a child begins with. Where nobody collects it its header is free when it ends. */
+WF_INLINE uint64_t child_word(
+	const struct wf_proc *p, const struct wf_scope *scope, uint64_t body)
 {
-	int r = take(worker->rt, worker, proc_out);
+	uint64_t detached = scope->flags & WEFT_SCOPE_COLLECT ? 0 : WF_WORD_DETACHED;
 
-	if (WF_UNLIKELY(r < 0))
-		return r;
-	(*proc_out)->fresh.fn = fn;
-	(*proc_out)->fresh.arg = arg;
-	if (WF_LIKELY(!opts))
-		return 0;
-	r = make_ext(worker->rt, *proc_out, opts, arg);
-	if (r < 0) {
-		wf_table_untake(worker->rt, worker, *proc_out);
-		count_out(worker->rt, worker);
-	}
-	return r;
+	return free_word(p) | WF_NEW | WF_WORD_SCOPED | detached | body;
 }
 
-int wf_spawn_child(struct wf_worker *worker, struct wf_scope *scope, weft_fn fn, void *arg,
-	const struct weft_spawn_opts *opts, bool task, weft_pid *pid_out)
+/* Publishes it, and tells its scope. */
+WF_INLINE void publish_child(struct wf_worker *worker, struct wf_scope *scope, struct wf_proc *p,
+	uint64_t word, weft_pid *pid_out)
 {
-	uint64_t body = task ? TASK_WORD : FIBER_WORD;
-	struct weft_spawn_opts own;
-	struct wf_proc *p;
 	weft_pid pid;
-	uint64_t word;
-	int r = read_child_opts(worker, &opts, &own, body);
 
-	if (WF_LIKELY(r == 0))
-		r = make_child(worker, fn, arg, opts, &p);
-	if (WF_UNLIKELY(r < 0))
-		return r;
-	word = free_word(p) | WF_NEW | WF_WORD_SCOPED | body;
-	/* Where nobody collects it its header is free when it ends, as if it were detached. */
-	if (!(scope->flags & WEFT_SCOPE_COLLECT))
-		word |= WF_WORD_DETACHED;
-	if (WF_UNLIKELY(opts != NULL)) {
-		word = (word & ~body) | word_flags(opts, false, body);
-		if (opts->flags & WEFT_SUSPENDED)
-			word = wf_word_with_phase(word, WF_SUSPENDED);
-	}
 	wf_u64_store_relaxed(&p->joiner, (uintptr_t)scope);
 	pid_set(worker->rt, p, word, &pid);
 	if (pid_out)
@@ -357,11 +321,68 @@ int wf_spawn_child(struct wf_worker *worker, struct wf_scope *scope, weft_fn fn,
 	tell_spawn(worker->rt, worker, p, word);
 	(void)publish(worker->rt, worker, p, word);
 	wf_scope_adopt(worker, scope, p, pid);
-	if (WF_LIKELY((word & (WF_WORD_PLACED | WF_WORD_PHASE)) == WF_NEW))
+}
+
+/* With options, or a trace word to inherit. */
+WF_NOINLINE static int spawn_child_with(struct wf_worker *worker, struct wf_scope *scope,
+	weft_fn fn, void *arg, const struct weft_spawn_opts *opts, weft_pid *pid_out, uint64_t body)
+{
+	struct weft_spawn_opts own = spawn_defaults;
+	struct wf_proc *p;
+	uint64_t word;
+	int r = opts ? read_child_opts(worker, opts, &own, body) : 0;
+
+	if (r == 0)
+		r = take(worker->rt, worker, &p);
+	if (r < 0)
+		return r;
+	p->fresh.fn = fn;
+	p->fresh.arg = arg;
+	r = make_ext(worker->rt, p, &own, arg);
+	if (r < 0) {
+		wf_table_untake(worker->rt, worker, p);
+		count_out(worker->rt, worker);
+		return r;
+	}
+	word = child_word(p, scope, 0) | word_flags(&own, false, body);
+	if (own.flags & WEFT_SUSPENDED)
+		word = wf_word_with_phase(word, WF_SUSPENDED);
+	publish_child(worker, scope, p, word, pid_out);
+	if ((word & (WF_WORD_PLACED | WF_WORD_PHASE)) == WF_NEW)
 		wf_worker_push_child(worker, p);
 	else
 		enqueue(worker->rt, worker, p, word);
 	return 0;
+}
+
+WF_INLINE int spawn_child(struct wf_worker *worker, struct wf_scope *scope, weft_fn fn, void *arg,
+	const struct weft_spawn_opts *opts, weft_pid *pid_out, uint64_t body)
+{
+	struct wf_proc *p;
+	int r;
+
+	if (WF_UNLIKELY(opts != NULL || worker->current->ext != NULL))
+		return spawn_child_with(worker, scope, fn, arg, opts, pid_out, body);
+	r = take(worker->rt, worker, &p);
+	if (WF_UNLIKELY(r < 0))
+		return r;
+	p->fresh.fn = fn;
+	p->fresh.arg = arg;
+	publish_child(worker, scope, p, child_word(p, scope, body), pid_out);
+	wf_worker_push_child(worker, p);
+	return 0;
+}
+
+int wf_spawn_child(struct wf_worker *worker, struct wf_scope *scope, weft_fn fn, void *arg,
+	const struct weft_spawn_opts *opts, weft_pid *pid_out)
+{
+	return spawn_child(worker, scope, fn, arg, opts, pid_out, FIBER_WORD);
+}
+
+int wf_spawn_child_task(struct wf_worker *worker, struct wf_scope *scope, weft_task_fn fn,
+	void *state, const struct weft_spawn_opts *opts, weft_pid *pid_out)
+{
+	return spawn_child(worker, scope, fn, state, opts, pid_out, TASK_WORD);
 }
 
 static int spawn(struct weft_rt *rt, struct wf_worker *worker, weft_fn fn, void *arg,
