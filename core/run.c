@@ -518,8 +518,8 @@ WF_INLINE bool poll_task(struct wf_worker *worker, struct wf_proc *p, int *resul
 }
 
 /*
- * Tasks that have never run: one, and as long as they end at once and the next one is like it, the
- * next, as fibers do in succeed(), and for the same reasons.
+ * Tasks that have never run: one, and as long as the next one is like it, the next, as fibers do in
+ * succeed(), and for the same reasons.
  */
 static void run_fresh_tasks(struct wf_worker *worker, struct wf_proc *p)
 {
@@ -537,9 +537,9 @@ static void run_fresh_tasks(struct wf_worker *worker, struct wf_proc *p)
 			begin_word(worker, p); /* `fresh` stays */
 		p->live.open = false;
 		p->live.yielded = false;
-		if (!poll_task(worker, p, &result))
-			return;
-		if (word & WF_WORD_SCOPED) {
+		if (!poll_task(worker, p, &result)) {
+			next = pick_fresh(worker, WF_WORD_TASK); /* its child, perhaps */
+		} else if (word & WF_WORD_SCOPED) {
 			/* The other way round: its scope's owner, if it is the last, goes first. */
 			finish_task(worker, p, result);
 			next = pick_fresh(worker, WF_WORD_TASK);
