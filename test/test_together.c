@@ -562,7 +562,7 @@ static void live_embedded(weft_rt *rt)
 	weft_time soon = weft_now() + WEFT_US(100);
 	struct weft_exit told;
 	weft_pid pid;
-	int result = 0;
+	int result = 0, r;
 
 	cr_assert_eq(weft_rt_task_spawn(rt, sleeps_as_task, &soon, NULL, &pid), 0);
 	cr_assert_eq(polled(rt, pid).result, 0);
@@ -583,7 +583,10 @@ static void live_embedded(weft_rt *rt)
 	cr_assert_eq(weft_rt_block_on(rt, returns_nine, &runs, NULL, &result), 0);
 	cr_assert_eq(result, 9);
 	cr_assert_eq(weft_blocking_post(rt, returns_nine, &posted, NULL), 0);
-	cr_assert_eq(weft_rt_run(rt), 0);
+	/* Virtual time knows of nothing that will happen while the job is with its thread. */
+	while ((r = weft_rt_run(rt)) == -EDEADLK)
+		sched_yield();
+	cr_assert_eq(r, 0);
 	cr_assert_eq(wf_u32_load_relaxed(&posted), 1);
 	cr_assert_eq(wf_u32_load_relaxed(&runs), 3);
 }
