@@ -14,7 +14,7 @@
  *   G1  grab: take the whole stack (one compare-and-swap), then a number.
  *   G2  order it: ORDERED batches first, older number first; then the others, in the order of their
  *       pushes (the stack's, reversed). What was ordered once is appended by its tail, not walked.
- *   G3  run the first; move up to half a ring into one's own ring.
+ *   G3  run the first; move up to half a ring into one's own ring, leaving a quarter free.
  *   G4  push the rest back as one ORDERED batch (one compare-and-swap).
  *   G5  (caller) idle-word check: during the hold is-empty said empty, and a worker may have parked
  *       on that. wf_injector_refill has done the read-modify-writes that must come before that
@@ -364,6 +364,14 @@ struct wf_refill {
 };
 
 /*
+ * What a refill leaves free in a ring. A worker that is always busy refills once in a while, and
+ * what it runs goes back to the ring: filled to the brim, that would spill what was just moved in,
+ * which would go to the injector's end without having run. Who is where in the injector then
+ * repeats: some run at each refill, others are moved to and fro for ever.
+ */
+#define WF_REFILL_FREE (WF_RING_SIZE / 4)
+
+/*
  * G1 to G4, for the owner of `own`. Returns the first item (to run now), or
  * NULL if the injector was empty. An item is the object around the node: node_offset is the node's
  * offset in it. Ends with a read-modify-write of all it has published, so the caller goes straight
@@ -382,7 +390,8 @@ static inline void *wf_injector_refill(struct wf_injector *injector, struct wf_d
 	if (!wf_injector_grab(injector, &chain))
 		return NULL;
 	first = (char *)wf_chain_pop(&chain) - node_offset;
-	room = (unsigned)wf_deque_room(own, WF_RING_SIZE / 2); /* G3 */
+	room = (unsigned)wf_deque_room(own, WF_RING_SIZE / 2 + WF_REFILL_FREE); /* G3 */
+	room = room > WF_REFILL_FREE ? room - WF_REFILL_FREE : 0;
 	while (n < WF_RING_SIZE / 2 && n < room && (node = wf_chain_pop(&chain)) != NULL)
 		items[n++] = (char *)node - node_offset;
 	if (n > 0) {

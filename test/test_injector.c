@@ -12,6 +12,7 @@
 
 enum {
 	HALF = WF_RING_SIZE / 2,
+	LEFT = HALF - WF_REFILL_FREE, /* room for a refill when the ring is half full */
 	NODES = 4 * WF_RING_SIZE + 128,
 };
 
@@ -315,16 +316,16 @@ Test(injector, refill_runs_one_moves_half_a_ring_and_returns_the_rest)
 	cr_assert_eq(job_id(refill(&injector, &own, HALF, false)), 0);
 	cr_assert_eq(wf_deque_count(&own), HALF);
 	push(&injector, 1 + HALF, HALF + 5);
-	cr_assert_eq(job_id(refill(&injector, &own, HALF, true)), 1 + HALF);
-	for (i = 1; i <= 2 * HALF; i++) {
-		uint64_t expected = WF_RUN_ORDER_FIFO ? i : 2 * HALF + 1 - i;
+	cr_assert_eq(job_id(refill(&injector, &own, LEFT, true)), 1 + HALF);
+	for (i = 1; i <= HALF + LEFT; i++) {
+		uint64_t expected = WF_RUN_ORDER_FIFO ? i : HALF + LEFT + 1 - i;
 
 		if (expected >= 1 + HALF) /* that one was run */
 			expected++;
 		cr_assert_eq(job_id(wf_deque_pop(&own)), expected);
 	}
 	cr_assert(wf_injector_grab(&injector, &chain));
-	pop(&chain, 2 * HALF + 2, 4);
+	pop(&chain, HALF + LEFT + 2, HALF + 4 - LEFT);
 	cr_assert_null(wf_chain_pop(&chain));
 }
 
@@ -335,21 +336,19 @@ Test(injector, refill_moves_no_more_than_the_ring_has_room_for)
 	void *spill[WF_DEQUE_SPILL_MAX];
 	uint64_t i;
 
-	for (i = 0; i < WF_RING_SIZE; i++) {
+	for (i = 0; i < HALF + LEFT - 1; i++) {
 		push(&injector, WF_RING_SIZE, 3);
-		if (i >= WF_RING_SIZE - 1) {
-			unsigned room = WF_RING_SIZE - (unsigned)i;
-
-			cr_assert_eq(job_id(refill(&injector, &own, room, true)), WF_RING_SIZE);
-			break;
-		}
-		cr_assert_eq(
-			job_id(refill(&injector, &own, HALF < 2 ? HALF : 2, false)), WF_RING_SIZE);
+		cr_assert_eq(job_id(refill(&injector, &own, 2, false)), WF_RING_SIZE);
 		wf_deque_pop(&own);
 		wf_deque_pop(&own);
 		wf_deque_push(&own, &jobs[i], spill);
 	}
-	cr_assert_eq(wf_deque_count(&own), WF_RING_SIZE);
+	push(&injector, WF_RING_SIZE, 4);
+	cr_assert_eq(job_id(refill(&injector, &own, 1, true)), WF_RING_SIZE);
+	cr_assert_eq(wf_deque_count(&own), HALF + LEFT);
+	/* What is left free is not for a refill. */
+	cr_assert_eq(job_id(refill(&injector, &own, 0, true)), WF_RING_SIZE + 2);
+	cr_assert_eq(wf_deque_count(&own), HALF + LEFT);
 	cr_assert_eq(wf_deque_overflow_count(&own), 0);
 	cr_assert(!wf_injector_is_empty(&injector));
 }

@@ -621,6 +621,34 @@ Test(scenarios, tasks_that_wake_themselves_leave_room, .timeout = 120)
 		}
 }
 
+/* More than a ring holds: whoever is in the injector comes to run, however often. */
+static void starves_nobody(unsigned count)
+{
+	static struct load loads[3 * WF_RING_SIZE];
+	struct weft_spawn_opts opts = {.size = sizeof opts, .flags = WEFT_DETACHED};
+	weft_rt *rt = runtime_new(1);
+
+	memset(loads, 0, sizeof loads);
+	for (unsigned i = 0; i < count; i++)
+		cr_assert_eq(weft_rt_task_spawn(rt, wakes_itself, &loads[i], &opts, NULL), 0);
+	for (unsigned runs = 20; runs <= 60; runs += 20)
+		for (unsigned i = 0; i < count; i++)
+			UNTIL_FOREIGN(wf_u32_load_acquire(&loads[i].runs) > runs);
+	for (unsigned i = 0; i < count; i++)
+		wf_u32_store_release(&loads[i].stop, 1);
+	runtime_end(rt);
+}
+
+Test(scenarios, more_busy_tasks_than_fit_starve_nobody, .timeout = 120)
+{
+	if (!WF_RUN_ORDER_FIFO || WF_INJECTOR_INTERVAL == 1)
+		cr_skip_test("in lifo order, or with injected work always first, they may");
+	for (unsigned more = 0; more < 4; more++) { /* what repeats depends on how many there are */
+		starves_nobody(WF_RING_SIZE + WF_RING_SIZE / 6 + more);
+		starves_nobody(2 * WF_RING_SIZE + WF_RING_SIZE / 3 + more);
+	}
+}
+
 /* A server that is a task too: accepts one connection and echoes it. */
 struct server {
 	int listener, fd;
