@@ -259,13 +259,13 @@ WF_INLINE void begin(struct wf_worker *worker, struct wf_proc *p, struct wf_fibe
 	p->live.fiber = fiber;
 }
 
-/* The first of the list, if it has never run. */
+/* The first of the list, which is not empty, if it has never run. */
 static struct wf_proc *list_pop_new(struct wf_worker *worker)
 {
 	struct wf_node *node = worker->list.first;
 	const struct wf_proc *p;
 
-	if (!node || !wf_deque_is_empty(&worker->ring))
+	if (!wf_deque_is_empty(&worker->ring))
 		return NULL;
 	p = WF_CONTAINER_OF(node, struct wf_proc, run);
 	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_NEW)
@@ -284,7 +284,7 @@ static struct wf_proc *pick_unstarted(struct wf_worker *worker)
 		if (p)
 			return p;
 	}
-	if (worker->alone)
+	if (worker->alone && !wf_fifo_is_empty(&worker->list))
 		return list_pop_new(worker);
 	if (!worker->list_turn && !wf_fifo_is_empty(&worker->list))
 		return NULL;
