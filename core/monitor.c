@@ -137,8 +137,8 @@ static weft_time held_since(struct wf_worker *worker, struct wf_stalled *stalled
 		stalled->held = true;
 		return 0;
 	}
-	if (ran_ns && wf_thread_system_call(worker->thread_id) < 0
-		&& ran_ns - ran_before_ns < (uint64_t)gap_ns)
+	if (ran_ns && ran_ns - ran_before_ns < (uint64_t)gap_ns
+		&& wf_thread_system_call(worker->thread_id) < 0)
 		gap_ns = (weft_time)(ran_ns - ran_before_ns);
 	return gap_ns < most ? gap_ns : most;
 }

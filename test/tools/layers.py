@@ -55,6 +55,7 @@ OWNERS = {
     }),
     "the clock": (r"\b(clock_gettime|clock_nanosleep|clock_getres|gettimeofday|time)\s*\(", {
         "timer/clock.c": "the wrapper",
+        "core/thread.c": "what another thread has computed, not the time",
         "sync/rcu.c": "the age of a grace period",
     }),
     "memory": (r"\b(malloc|calloc|realloc|reallocarray|free|aligned_alloc|posix_memalign|strdup"
