@@ -11,4 +11,10 @@
 void wf_exit_describe(const struct weft_rt *rt, const struct wf_proc *p, uint64_t word, int result,
 	struct weft_exit *exit_out);
 
+/*
+ * To a caller of another release, whose `size` is set: what it has no room for is left out, what is
+ * not known of is zero.
+ */
+void wf_exit_copy(const struct weft_exit *told, struct weft_exit *exit_out);
+
 #endif

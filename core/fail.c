@@ -139,6 +139,15 @@ void wf_exit_describe(const struct weft_rt *rt, const struct wf_proc *p, uint64_
 		memcpy(exit_out->message, ext->message, sizeof exit_out->message);
 }
 
+void wf_exit_copy(const struct weft_exit *told, struct weft_exit *exit_out)
+{
+	size_t size = exit_out->size;
+
+	memset(exit_out, 0, size);
+	memcpy(exit_out, told, size < sizeof *told ? size : sizeof *told);
+	exit_out->size = size;
+}
+
 static_assert(sizeof ((struct weft_exit *)NULL)->name == sizeof ((struct wf_ext *)NULL)->name
 		&& sizeof ((struct weft_exit *)NULL)->message
 			== sizeof ((struct wf_ext *)NULL)->message,

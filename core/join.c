@@ -376,18 +376,14 @@ int weft_join_exit(weft_pid pid, struct weft_exit *exit_out, weft_time deadline)
 {
 	struct weft_exit told;
 	const struct ending ending = { .exit_out = &told };
-	size_t size = exit_out ? exit_out->size : 0;
 	int r;
 
-	if (size < sizeof size)
+	if (!exit_out || exit_out->size < sizeof exit_out->size)
 		return -EINVAL;
 	r = join(pid, &ending, deadline);
 	if (r < 0)
 		return r;
-	/* A caller of another release: what it has no room for is left out, the rest is zero. */
-	told.size = size;
-	memset(exit_out, 0, size);
-	memcpy(exit_out, &told, size < sizeof told ? size : sizeof told);
+	wf_exit_copy(&told, exit_out);
 	return 0;
 }
 

@@ -799,23 +799,12 @@ int weft_scope_wait(struct weft_scope *scope, weft_time deadline)
 	return r < 0 ? r : first_error(s);
 }
 
-/* A caller of another release: what it has no room for is left out, the rest is zero. */
-static void describe(const struct wf_scope *s, const struct wf_proc *p, struct weft_exit *exit_out)
-{
-	size_t size = exit_out->size;
-	struct weft_exit told;
-
-	wf_exit_describe(s->rt, p, wf_u64_load_relaxed(&p->word), p->result, &told);
-	told.size = size;
-	memset(exit_out, 0, size);
-	memcpy(exit_out, &told, size < sizeof told ? size : sizeof told);
-}
-
 int weft_scope_next(struct weft_scope *scope, struct weft_exit *exit_out, weft_time deadline)
 {
 	struct wf_worker *worker;
 	struct wf_scope *s = own(scope, &worker);
 	struct wf_proc *p = NULL;
+	struct weft_exit told;
 	int r;
 
 	if (!s)
@@ -834,8 +823,10 @@ int weft_scope_next(struct weft_scope *scope, struct weft_exit *exit_out, weft_t
 	}
 	if (r < 0)
 		return r;
-	if (exit_out)
-		describe(s, p, exit_out);
+	if (exit_out) {
+		wf_exit_describe(s->rt, p, wf_u64_load_relaxed(&p->word), p->result, &told);
+		wf_exit_copy(&told, exit_out);
+	}
 	give_up(wf_worker_self(), p);
 	return 0;
 }
