@@ -30,13 +30,13 @@ LIBRARY = [
     "core/join.c", "core/life.c", "core/local.c", "core/log.c", "core/main.c", "core/map.c",
     "core/memory.c", "core/monitor.c", "core/opts.c", "core/poll.c", "core/pool.c", "core/post.c",
     "core/proc.c", "core/queue.c", "core/registry.c", "core/run.c", "core/runtime.c",
-    "core/scope.c", "core/signals.c", "core/spawn.c", "core/stack.c", "core/stall.c",
-    "core/table.c", "core/task.c", "core/testing.c", "core/thread.c", "core/trace.c", "core/wait.c",
-    "core/wake.c", "core/worker.c", "core/switch_aarch64.S", "core/switch_x86_64.S", "io/addr.c",
-    "io/buf.c", "io/child.c", "io/drivers.c", "io/epoll.c", "io/fd.c", "io/hooks.c",
-    "io/listeners.c", "io/mem.c", "io/mem_driver.c", "io/mem_name.c", "io/mem_stream.c",
-    "io/orphans.c", "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c", "io/wait.c",
-    "sync/fault.c", "sync/rcu.c", "timer/clock.c", "timer/wheel.c",
+    "core/scope.c", "core/scope_list.c", "core/signals.c", "core/spawn.c", "core/stack.c",
+    "core/stall.c", "core/table.c", "core/task.c", "core/testing.c", "core/thread.c",
+    "core/trace.c", "core/wait.c", "core/wake.c", "core/worker.c", "core/switch_aarch64.S",
+    "core/switch_x86_64.S", "io/addr.c", "io/buf.c", "io/child.c", "io/drivers.c", "io/epoll.c",
+    "io/fd.c", "io/hooks.c", "io/listeners.c", "io/mem.c", "io/mem_driver.c", "io/mem_name.c",
+    "io/mem_stream.c", "io/orphans.c", "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c",
+    "io/wait.c", "sync/fault.c", "sync/rcu.c", "timer/clock.c", "timer/wheel.c",
 ]
 
 # Public headers: where they live; where they are staged (build/include) and installed (include).

@@ -53,18 +53,6 @@ static int first_error(const struct wf_scope *s)
 	return (int)wf_u32_load_relaxed(&s->error);
 }
 
-/*
- * Owner: a fiber that has not asked, or a task. How many are alive: children, and others who cancel
- * just now.
- */
-static uint32_t alive(const struct wf_scope *s)
-{
-	/* V5: acquire, with V4 in count_down(): what those that have ended have done. */
-	uint64_t count = wf_u64_load_acquire(&s->count) & WF_SCOPE_COUNT;
-
-	return (uint32_t)(s->asked ? count : count - WF_SCOPE_BASE) + s->spawned;
-}
-
 /* --- telling the owner --- */
 
 /* Ends the owner's wait of that number, if it still lasts. In a read section. */
@@ -85,8 +73,8 @@ static void count_down(struct wf_worker *worker, struct wf_scope *s, bool task_e
 	struct weft_rt *rt = s->rt;
 	bool of_a_task = s->flags & OF_A_TASK;
 	/*
-	 * V4: release (RMW), with V5 in alive() and ask(): all that the child did. Acquire, with V5
-	 * in ask(): the number is of a wait that has begun.
+	 * V4: release (RMW), with V5 in wf_scope_alive() and ask(): all that the child did.
+	 * Acquire, with V5 in ask(): the number is of a wait that has begun.
 	 */
 	uint64_t left = wf_u64_fetch_add(&s->count, (uint64_t)-1) - 1;
 
@@ -100,158 +88,6 @@ static void count_down(struct wf_worker *worker, struct wf_scope *s, bool task_e
 		tell(rt, worker, owner, (uint32_t)(left >> 32));
 }
 
-/* --- the list of ids --- */
-
-static struct wf_scope_cursor list_begin(struct wf_scope *s)
-{
-	return (struct wf_scope_cursor){ NULL, s->pids, s->pids + WF_SCOPE_INLINE };
-}
-
-/* Moves a cursor that is at the end of its part to the next one. False: there is none. */
-static bool list_next_part(struct wf_scope *s, struct wf_scope_cursor *cursor)
-{
-	struct wf_scope_chunk *next = cursor->chunk ? cursor->chunk->next : s->chunks;
-
-	if (!next)
-		return false;
-	*cursor = (struct wf_scope_cursor){ next, next->pids, next->pids + next->capacity };
-	return true;
-}
-
-/* The next id; the caller knows that there is one. */
-static weft_pid *list_next(struct wf_scope *s, struct wf_scope_cursor *cursor)
-{
-	if (cursor->at == cursor->end)
-		(void)list_next_part(s, cursor);
-	return cursor->at++;
-}
-
-static bool is_alive(const struct weft_rt *rt, weft_pid pid)
-{
-	const struct wf_proc *p = wf_table_find(&rt->table, pid);
-
-	return p && wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_DONE;
-}
-
-/* A deadline is an error if it cancels somebody, whatever they make of it. */
-WF_COLD static void note_expiry(
-	const struct weft_rt *rt, struct wf_scope *s, uint32_t count)
-{
-	struct wf_scope_cursor cursor = list_begin(s);
-	uint32_t none = 0;
-
-	while (count-- > 0)
-		if (is_alive(rt, *list_next(s, &cursor))) {
-			(void)wf_u32_cas(&s->error, &none, (uint32_t)-ETIME);
-			return;
-		}
-}
-
-/* V6: who ended the stage OPEN walks. In a read section. */
-static void cancel_listed(struct weft_rt *rt, struct wf_worker *worker, struct wf_scope *s)
-{
-	struct wf_scope_cursor cursor = list_begin(s);
-	/* V6: seq_cst, with V2 in wf_scope_adopt(): an id is not missed by both. */
-	uint32_t count = wf_u32_load_seq_cst(&s->listed);
-
-	if (wf_u32_load_relaxed(&s->stage) == WF_SCOPE_EXPIRED)
-		note_expiry(rt, s, count);
-	while (count-- > 0) {
-		weft_pid pid = *list_next(s, &cursor);
-		struct wf_proc *p = wf_table_find(&rt->table, pid);
-
-		if (p)
-			(void)wf_proc_cancel(rt, worker, p, wf_pid_generation(pid));
-	}
-}
-
-/* stage: CANCELLED or EXPIRED. The caller keeps the scope open: the owner, a child, or as good. */
-static void cancel_children(struct weft_rt *rt, struct wf_worker *worker, struct wf_scope *s,
-	enum wf_scope_stage stage)
-{
-	uint32_t old = wf_u32_load_relaxed(&s->stage);
-
-	/*
-	 * V6: seq_cst (the cas), with V2 in wf_scope_adopt(). Acquire, with V7 in compact(): the
-	 * list is whole. COMPACTING: the owner finds it cancelled when it is done, and walks.
-	 */
-	do
-		if (old >= WF_SCOPE_CANCELLED)
-			return;
-	while (!wf_u32_cas(&s->stage, &old, stage));
-	if (old == WF_SCOPE_OPEN)
-		cancel_listed(rt, worker, s);
-}
-
-/* V7: drops the ids of those that have ended: they are out of the table, or DONE. */
-static void compact(struct wf_worker *worker, struct wf_scope *s)
-{
-	uint32_t stage = WF_SCOPE_OPEN;
-	struct wf_scope_cursor from = list_begin(s), to = from;
-	uint32_t count = wf_u32_load_relaxed(&s->listed), kept = 0;
-
-	if (!wf_u32_cas(&s->stage, &stage, WF_SCOPE_COMPACTING))
-		return;
-	while (count-- > 0) {
-		weft_pid pid = *list_next(s, &from);
-
-		if (!is_alive(worker->rt, pid))
-			continue;
-		*list_next(s, &to) = pid;
-		kept++;
-	}
-	s->free = to;
-	wf_u32_store_relaxed(&s->listed, kept);
-	stage = WF_SCOPE_COMPACTING;
-	/* V7: release (the cas), with V6 in cancel_children(). */
-	if (!wf_u32_cas(&s->stage, &stage, WF_SCOPE_OPEN))
-		cancel_listed(worker->rt, worker, s);
-}
-
-/* As much again, so that compacting and growing cost a spawn a constant. */
-static int list_grow(struct wf_worker *worker, struct wf_scope *s)
-{
-	uint32_t capacity = s->capacity < WF_SCOPE_CHUNK_MIN ? WF_SCOPE_CHUNK_MIN : s->capacity;
-	struct wf_scope_chunk *chunk = wf_alloc(worker->rt, _Alignof(struct wf_scope_chunk),
-		sizeof *chunk + capacity * sizeof chunk->pids[0]);
-
-	if (!chunk)
-		return -ENOMEM;
-	chunk->next = NULL;
-	chunk->capacity = capacity;
-	if (s->free.chunk)
-		s->free.chunk->next = chunk;
-	else
-		s->chunks = chunk;
-	s->capacity += capacity;
-	return 0;
-}
-
-/* The part of the list that is being filled is full. 0 or -ENOMEM. */
-WF_COLD static int list_make_room(struct wf_worker *worker, struct wf_scope *s)
-{
-	if (list_next_part(s, &s->free))
-		return 0;
-	if (alive(s) <= s->capacity / 2)
-		compact(worker, s);
-	if (s->free.at < s->free.end || list_next_part(s, &s->free))
-		return 0;
-	if (list_grow(worker, s) < 0)
-		return -ENOMEM;
-	(void)list_next_part(s, &s->free);
-	return 0;
-}
-
-static void list_free(struct wf_scope *s)
-{
-	while (WF_UNLIKELY(s->chunks != NULL)) {
-		struct wf_scope_chunk *chunk = s->chunks;
-
-		s->chunks = chunk->next;
-		wf_free(s->rt, chunk, sizeof *chunk + chunk->capacity * sizeof chunk->pids[0]);
-	}
-}
-
 /* --- the end of a child --- */
 
 /* The first error of a scope cancels the rest. */
@@ -263,7 +99,7 @@ WF_COLD static void note_error(struct wf_worker *worker, struct wf_scope *s, int
 	if (error == -ECANCELED && wf_u32_load_relaxed(&s->stage) == WF_SCOPE_EXPIRED)
 		error = -ETIME;
 	if (wf_u32_cas(&s->error, &none, (uint32_t)error) && !(s->flags & WEFT_SCOPE_COLLECT))
-		cancel_children(s->rt, worker, s, WF_SCOPE_CANCELLED);
+		wf_scope_cancel_children(s->rt, worker, s, WF_SCOPE_CANCELLED);
 }
 
 /* V3: hands an ended child over. From here on it is the owner's to take, and to give up. */
@@ -349,7 +185,7 @@ static void wait_last(struct wf_scope *s)
 	bool shielded = false;
 	struct wf_wait wait;
 
-	while (alive(s) > 0) {
+	while (wf_scope_alive(s) > 0) {
 		wf_wait_begin(&wait);
 		if ((ask(s, &wait, 0) & WF_SCOPE_COUNT) == 0) {
 			wf_wait_end(&wait);
@@ -358,10 +194,10 @@ static void wait_last(struct wf_scope *s)
 		if (shielded) {
 			(void)wf_wait_park_shielded(&wait, WEFT_FOREVER);
 		} else if (wf_wait_park(&wait, WEFT_FOREVER) == -ECANCELED) {
-			cancel_children(s->rt, wf_worker_self(), s, WF_SCOPE_CANCELLED);
+			wf_scope_cancel_children(s->rt, wf_worker_self(), s, WF_SCOPE_CANCELLED);
 			shielded = true;
 		}
-		/* V5: acquire, as in alive(). Not 0: somebody cancels just now, or it was us. */
+		/* V5: acquire, as in wf_scope_alive(). Not 0: somebody cancels just now, or did. */
 		if ((wf_u64_load_acquire(&s->count) & WF_SCOPE_COUNT) == 0)
 			return;
 		take_back(s, &wait, 0);
@@ -442,7 +278,7 @@ static int watch(void *arg)
 	uint64_t asked;
 
 	if (weft_sleep_until(s->deadline) == 0)
-		cancel_children(rt, wf_worker_self(), s, WF_SCOPE_EXPIRED);
+		wf_scope_cancel_children(rt, wf_worker_self(), s, WF_SCOPE_EXPIRED);
 	/* V9: release (RMW), with itself in end_watch(): the last touch of the scope. */
 	asked = wf_u64_exchange(&s->watch, WATCH_OVER);
 	if (asked && of_a_task)
@@ -490,7 +326,7 @@ static void free_all(struct wf_worker *worker, struct wf_scope *s)
 {
 	if (WF_UNLIKELY(s->untaken > 0 && (s->flags & WEFT_SCOPE_COLLECT)))
 		drop_collected(worker, s);
-	list_free(s);
+	wf_scope_list_free(s);
 	s->owner = NULL;
 }
 
@@ -510,7 +346,7 @@ static bool ask_all_in_task(struct wf_scope *s)
 {
 	struct wf_wait told = { .number = WF_SCOPE_TOLD >> 32 };
 
-	if (alive(s) == 0)
+	if (wf_scope_alive(s) == 0)
 		return true;
 	if (s->asked == WF_SCOPE_TOLD)
 		return false;
@@ -582,7 +418,7 @@ static void unlink_of_task(struct wf_proc *p, struct wf_scope *s)
 static bool end_in_task(struct wf_worker *worker, struct wf_scope *s)
 {
 	if (WF_UNLIKELY(wf_word_is_cancelled(wf_u64_load_relaxed(&s->owner->word))))
-		cancel_children(s->rt, worker, s, WF_SCOPE_CANCELLED);
+		wf_scope_cancel_children(s->rt, worker, s, WF_SCOPE_CANCELLED);
 	if (!ask_all_in_task(s) || !end_watch_in_task(s))
 		return false;
 	free_all(worker, s);
@@ -605,7 +441,7 @@ static int poll_end(void *scope)
 	int result = s->result;
 
 	for (;;) {
-		cancel_children(s->rt, worker, s, WF_SCOPE_CANCELLED);
+		wf_scope_cancel_children(s->rt, worker, s, WF_SCOPE_CANCELLED);
 		if (!end_in_task(worker, s))
 			return WEFT_PENDING;
 		p->fresh.fn = s->body.fn;
@@ -684,7 +520,7 @@ static void init(struct wf_worker *worker, struct wf_scope *s, unsigned flags)
 	s->asked = 0;
 	s->capacity = WF_SCOPE_INLINE;
 	s->collected = NULL;
-	s->free = list_begin(s);
+	s->free = wf_scope_list_begin(s);
 	s->chunks = NULL;
 	s->watchdog.raw = 0;
 }
@@ -703,7 +539,7 @@ static void end_with_owner(struct wf_cleanup *cleanup, bool failed)
 	struct wf_scope *s = WF_CONTAINER_OF(cleanup, struct wf_scope, cleanup);
 
 	(void)failed;
-	cancel_children(s->rt, wf_worker_self(), s, WF_SCOPE_CANCELLED);
+	wf_scope_cancel_children(s->rt, wf_worker_self(), s, WF_SCOPE_CANCELLED);
 	end(s);
 }
 
@@ -755,7 +591,7 @@ WF_INLINE int spawn(struct weft_scope *scope, weft_fn fn, void *arg,
 		return -EINVAL;
 	if (WF_UNLIKELY(wf_u32_load_relaxed(&s->stage) >= WF_SCOPE_CANCELLED))
 		return -ECANCELED;
-	if (WF_UNLIKELY(s->free.at == s->free.end) && list_make_room(worker, s) < 0)
+	if (WF_UNLIKELY(s->free.at == s->free.end) && wf_scope_list_make_room(worker, s) < 0)
 		return -ENOMEM;
 	if (WF_UNLIKELY(s->asked != 0) && !WF_PLANTED(scope_borrows))
 		forget_asked(s); /* else `count` would be borrowed from */
@@ -794,7 +630,7 @@ int weft_scope_wait(struct weft_scope *scope, weft_time deadline)
 	if (s->flags & OF_A_TASK)
 		r = r == 0 ? wait_all_in_task(s, deadline) : r;
 	else
-		while (r == 0 && alive(s) > 0)
+		while (r == 0 && wf_scope_alive(s) > 0)
 			r = wait_all(s, deadline);
 	return r < 0 ? r : first_error(s);
 }
@@ -839,7 +675,7 @@ int weft_scope_cancel(struct weft_scope *scope)
 	if (!wf_visit_begin(&visit, s->owner_pid))
 		return -ESRCH;
 	(void)wf_u64_fetch_add(&s->count, 1);
-	cancel_children(visit.rt, visit.worker, s, WF_SCOPE_CANCELLED);
+	wf_scope_cancel_children(visit.rt, visit.worker, s, WF_SCOPE_CANCELLED);
 	count_down(visit.worker, s, false);
 	wf_visit_end(&visit);
 	return 0;

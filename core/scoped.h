@@ -95,6 +95,34 @@ static_assert(sizeof(struct wf_scope) <= sizeof(struct weft_scope), "it lies in 
 static_assert(_Alignof(struct wf_scope) <= _Alignof(struct weft_scope), "and is aligned there");
 
 /*
+ * Owner: a fiber that has not asked, or a task. How many are alive: children, and others who cancel
+ * just now.
+ */
+WF_INLINE uint32_t wf_scope_alive(const struct wf_scope *s)
+{
+	/* V5: acquire, with V4 in count_down(): what those that have ended have done. */
+	uint64_t count = wf_u64_load_acquire(&s->count) & WF_SCOPE_COUNT;
+
+	return (uint32_t)(s->asked ? count : count - WF_SCOPE_BASE) + s->spawned;
+}
+
+/* The first place of the list of ids. */
+WF_INLINE struct wf_scope_cursor wf_scope_list_begin(struct wf_scope *s)
+{
+	return (struct wf_scope_cursor){ NULL, s->pids, s->pids + WF_SCOPE_INLINE };
+}
+
+/*
+ * scope_list.c. make_room: the part of the list that is being filled is full; 0 or -ENOMEM.
+ * cancel_children: stage: CANCELLED or EXPIRED; the caller keeps the scope open: the owner, a
+ * child, or as good.
+ */
+int wf_scope_list_make_room(struct wf_worker *worker, struct wf_scope *s);
+void wf_scope_list_free(struct wf_scope *s);
+void wf_scope_cancel_children(struct weft_rt *rt, struct wf_worker *worker, struct wf_scope *s,
+	enum wf_scope_stage stage);
+
+/*
  * spawn.c: a child: made, told to the scope by wf_scope_adopt(), queued. The caller, which runs on
  * `worker`, has made sure of a place in the list.
  */
@@ -130,8 +158,9 @@ WF_INLINE void wf_scope_adopt(
 	scope->untaken++;
 	*scope->free.at++ = pid;
 	/*
-	 * V2: seq_cst both, with V6 in cancel_children(): either a canceller walks over this id, or
-	 * this sees that it was there. Without it a child may run on in a scope that was cancelled.
+	 * V2: seq_cst both, with V6 in wf_scope_cancel_children(): either a canceller walks over
+	 * this id, or this sees that it was there. Without it a child may run on in a scope that
+	 * was cancelled.
 	 */
 	wf_u32_store_seq_cst(&scope->listed, wf_u32_load_relaxed(&scope->listed) + 1);
 	if (WF_UNLIKELY(wf_u32_load_seq_cst(&scope->stage) >= WF_SCOPE_CANCELLED)
