@@ -31,6 +31,11 @@ enum wf_planted {
 	WF_PLANTED_idle_directed_asks_searchers, /* D2 as if any searcher would do */
 	/* sync/spinlock.h */
 	WF_PLANTED_spinlock_unlock_by_store,
+	/* timer/ */
+	WF_PLANTED_shared_publishes_by_store, /* I1 without the RMW's order */
+	WF_PLANTED_shared_cancel_races_fire,  /* N1: decided before the lock is held */
+	WF_PLANTED_shared_fires_by_store,     /* F2: a deadline that moves meanwhile is lost */
+	WF_PLANTED_shared_done_early,         /* N2: counted as done when it is started */
 	/* core/ */
 	WF_PLANTED_wake_drain_by_store,    /* W6: NONE is stored, not exchanged */
 	WF_PLANTED_wake_lost_when_pending, /* W3: LINKED stays LINKED */

@@ -246,7 +246,7 @@ void wf_wheel_advance_slow(struct wf_wheel *wheel, uint64_t target_tick)
 	unsigned moves;
 
 	forget_empty_levels(wheel);
-	moves = force(wheel, WF_WHEEL_MOVES_FORCED);
+	moves = force(wheel, wheel->moves_max);
 	while (moves > 0 && wheel->tick < target_tick) {
 		uint64_t event = next_event(wheel);
 
@@ -333,6 +333,19 @@ struct wf_timer *wf_wheel_pop_due(struct wf_wheel *wheel)
 	return NULL;
 }
 
+struct wf_timer *wf_wheel_any(const struct wf_wheel *wheel)
+{
+	for (unsigned word = 0; word < sizeof wheel->occupied / sizeof wheel->occupied[0]; word++) {
+		const struct wf_wheel_list *list;
+
+		if (wheel->occupied[word] == 0)
+			continue;
+		list = &wheel->lists[word * 64 + (unsigned)__builtin_ctzll(wheel->occupied[word])];
+		return WF_CONTAINER_OF(list->head.next, struct wf_timer, link);
+	}
+	return NULL;
+}
+
 void wf_wheel_init(struct wf_wheel *wheel, int64_t now_ns)
 {
 	WF_ASSERT(now_ns >= 0 && now_ns < WF_WHEEL_END_NS);
@@ -341,6 +354,7 @@ void wf_wheel_init(struct wf_wheel *wheel, int64_t now_ns)
 	wheel->tick = (uint64_t)now_ns >> WF_TICK_SHIFT;
 	wheel->work_tick = wheel->next_tick = UINT64_MAX;
 	wheel->levels = 1;
+	wheel->moves_max = WF_WHEEL_MOVES_FORCED;
 	for (unsigned i = 0; i < WF_WHEEL_LISTS; i++) {
 		struct wf_wheel_list *list = &wheel->lists[i];
 

@@ -56,14 +56,14 @@
 #ifndef WF_TIMER_WHEEL_H
 #define WF_TIMER_WHEEL_H
 
-#include "sync/check.h"
+#include "sync/atomic.h"
 
 enum {
 	WF_WHEEL_SLOT_BITS = 6,       /* a slot is 2^6 slots of the level below */
 	WF_WHEEL_SLOTS = 128,         /* per level: two laps of 64 */
 	WF_WHEEL_MOVES_PACED = 64,    /* per advance, of slots whose time is still to come */
 	WF_WHEEL_MOVES_PACED_MIN = 2, /* of one slot */
-	WF_WHEEL_MOVES_FORCED = 256,  /* per advance, paced ones included */
+	WF_WHEEL_MOVES_FORCED = 256,  /* per advance, paced ones included; see moves_max */
 	WF_WHEEL_REFILES = 16,        /* per pop: due by their slot, but moved later since */
 	WF_WHEEL_HEAVY = 1000,        /* a slot with more is worth waking up early for */
 
@@ -111,6 +111,7 @@ struct wf_timer {
 	union {
 		void *user;
 		uint64_t user_word;
+		wf_atomic_u64 due; /* timer/shared.h */
 	};
 };
 
@@ -131,6 +132,7 @@ struct wf_wheel {
 	uint32_t levels;    /* a bit for level 0 and each level that has timers, or had lately */
 	bool next_stale;
 	bool hurry; /* the caller would sleep if it were not for a heavy slot */
+	unsigned moves_max;                         /* per advance; WF_WHEEL_MOVES_FORCED */
 	uint64_t moves_paced, moves_forced;         /* since init */
 	uint64_t occupied[2 * WF_WHEEL_LEVELS + 1]; /* a bit per list, by index */
 	struct wf_wheel_list lists[WF_WHEEL_LISTS]; /* by level * 128 + slot, then due, never */
@@ -138,6 +140,9 @@ struct wf_wheel {
 
 /* Empty, standing at now_ns (not negative, before the end of time). */
 void wf_wheel_init(struct wf_wheel *wheel, int64_t now_ns);
+
+/* Some timer that is pending, in no order; NULL: none. For taking all of them off. */
+struct wf_timer *wf_wheel_any(const struct wf_wheel *wheel);
 
 /*
  * Checks everything the wheel promises about itself, in time linear in its timers; prints the first

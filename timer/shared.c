@@ -1,0 +1,338 @@
+/* shared.c: the shards of the shared wheel, and its leader's word. shared.h has the protocol. */
+#include "timer/shared.h"
+
+#include <string.h>
+
+enum {
+	LEADER_BITS = 6, /* of the leader's word: worker + 1; the time's last 64 ns are cut off */
+};
+
+static_assert(WF_WORKERS_MAX < 1 << LEADER_BITS, "a worker's number fits the leader's word");
+
+/* --- one node --- */
+
+/* The next deadline that tells the kind. */
+static int64_t mark(int64_t deadline_ns, enum wf_shared_kind kind)
+{
+	if (deadline_ns >= WF_WHEEL_END_NS)
+		return WF_WHEEL_END_NS + (int64_t)kind;
+	return deadline_ns + ((deadline_ns ^ (int64_t)kind) & 1);
+}
+
+static enum wf_shared_kind kind_of(const struct wf_timer *timer)
+{
+	return (enum wf_shared_kind)(timer->deadline_ns & 1);
+}
+
+/* Not 0, which says "not inserted". */
+static uint64_t due_of(int64_t deadline_ns)
+{
+	if (deadline_ns < 1)
+		return 2;
+	return (uint64_t)(deadline_ns < WF_WHEEL_END_NS ? deadline_ns : WF_WHEEL_END_NS) << 1;
+}
+
+bool wf_shared_later(struct wf_timer *timer, int64_t deadline_ns)
+{
+	uint64_t due = wf_u64_load_relaxed(&timer->due);
+
+	do {
+		if (due == 0 || (due & WF_SHARED_FIRED))
+			return false;
+		WF_ASSERT(due_of(deadline_ns) >= due);
+		/* F1, with F2 in fires(): who has moved is not fired by the old deadline. */
+	} while (!wf_u64_cas(&timer->due, &due, due_of(deadline_ns)));
+	return true;
+}
+
+bool wf_shared_is_pending(const struct wf_timer *timer)
+{
+	/* F3: acquire, with F2: who sees FIRED sees what came before the firing. */
+	uint64_t due = wf_u64_load_acquire(&timer->due);
+
+	return due != 0 && !(due & WF_SHARED_FIRED);
+}
+
+int64_t wf_shared_deadline(const struct wf_timer *timer)
+{
+	return (int64_t)(wf_u64_load_relaxed(&timer->due) >> 1);
+}
+
+/* --- one shard --- */
+
+/* I1: an RMW, so that it comes before the load of the leader's word in any order: with L4. */
+static void publish(struct wf_shared_shard *shard, int64_t next_ns)
+{
+	if (WF_PLANTED(shared_publishes_by_store))
+		wf_u64_store_release(&shard->next_ns, (uint64_t)next_ns);
+	else
+		(void)wf_u64_exchange(&shard->next_ns, (uint64_t)next_ns);
+}
+
+/* When the wheel makes a deadline due. */
+static int64_t tick_end(int64_t deadline_ns)
+{
+	if (deadline_ns >= WF_WHEEL_END_NS)
+		return INT64_MAX;
+	if (deadline_ns <= 0)
+		return 0;
+	return (int64_t)(wf_wheel_tick_of(deadline_ns) << WF_TICK_SHIFT);
+}
+
+enum wf_shared_inserted wf_shared_insert(struct wf_shared *shared, unsigned number,
+	struct wf_timer *timer, enum wf_shared_kind kind, int64_t deadline_ns)
+{
+	struct wf_shared_shard *shard = &shared->shards[number];
+	int64_t due_ns = tick_end(deadline_ns);
+	enum wf_shared_inserted r = WF_SHARED_LATER;
+
+	wf_spinlock_lock(&shard->lock);
+	if (WF_UNLIKELY(shard->closed)) {
+		wf_spinlock_unlock(&shard->lock);
+		return WF_SHARED_CLOSED;
+	}
+	if (kind == WF_SHARED_TIMER)
+		wf_u64_store_relaxed(&timer->due, due_of(deadline_ns));
+	wf_wheel_insert(&shard->wheel, timer, mark(deadline_ns, kind));
+	if (due_ns < (int64_t)wf_u64_load_relaxed(&shard->next_ns) && !shard->expiring) {
+		publish(shard, due_ns);
+		r = WF_SHARED_EARLIER;
+	}
+	wf_spinlock_unlock(&shard->lock);
+	return r;
+}
+
+bool wf_shared_cancel(
+	struct wf_shared *shared, unsigned number, struct wf_timer *timer, uint64_t *batch_out)
+{
+	struct wf_shared_shard *shard = &shared->shards[number];
+	bool guessed = WF_PLANTED(shared_cancel_races_fire) && wf_timer_is_pending(timer);
+	bool pending;
+
+	wf_spinlock_lock(&shard->lock);
+	pending = wf_timer_is_pending(timer);
+	if (pending) {
+		if (kind_of(timer) == WF_SHARED_TIMER)
+			wf_u64_store_relaxed(&timer->due, 0);
+		(void)wf_wheel_cancel(&shard->wheel, timer);
+	} else if (batch_out) {
+		*batch_out = shard->started;
+	}
+	wf_spinlock_unlock(&shard->lock);
+	return pending || guessed;
+}
+
+/* A timer was popped: false, and it is filed again, if its deadline has moved. */
+static bool fires(struct wf_wheel *wheel, struct wf_timer *timer, int64_t now_ns)
+{
+	uint64_t due;
+
+	if (kind_of(timer) == WF_SHARED_PROCESS)
+		return true;
+	due = wf_u64_load_relaxed(&timer->due);
+	do {
+		if ((int64_t)(due >> 1) > now_ns) {
+			wf_wheel_insert(
+				wheel, timer, mark((int64_t)(due >> 1), WF_SHARED_TIMER));
+			return false;
+		}
+		if (WF_PLANTED(shared_fires_by_store)) {
+			wf_u64_store_relaxed(&timer->due, due | WF_SHARED_FIRED);
+			return true;
+		}
+		/* F2: with F1 in wf_shared_later(). */
+	} while (!wf_u64_cas(&timer->due, &due, due | WF_SHARED_FIRED));
+	return true;
+}
+
+/* N3. */
+static void take_batch(
+	const struct wf_shared *shared, struct wf_wheel *wheel, struct wf_shared_batch *batch)
+{
+	batch->count = 0;
+	for (unsigned pops = 0; pops < WF_SHARED_BATCH; pops++) {
+		struct wf_timer *timer = wf_wheel_pop_due(wheel);
+
+		if (!timer)
+			return;
+		if (fires(wheel, timer, wheel->now_ns))
+			shared->copy(timer, kind_of(timer), &batch->actions[batch->count++]);
+	}
+}
+
+enum wf_shared_expiry wf_shared_expire(struct wf_shared *shared, unsigned number, int64_t now_ns,
+	bool wait, struct wf_shared_batch *batch_out)
+{
+	struct wf_shared_shard *shard = &shared->shards[number];
+	int64_t next_ns = INT64_MAX;
+
+	if (wait)
+		wf_spinlock_lock(&shard->lock);
+	else if (!wf_spinlock_try(&shard->lock))
+		return WF_SHARED_BUSY;
+	if (shard->expiring) {
+		wf_spinlock_unlock(&shard->lock);
+		return WF_SHARED_BUSY;
+	}
+	wf_wheel_advance(&shard->wheel, now_ns);
+	take_batch(shared, &shard->wheel, batch_out);
+	if (batch_out->count > 0) {
+		shard->expiring = true;
+		shard->started++;
+		if (WF_PLANTED(shared_done_early))
+			wf_u64_store_release(&shard->done, shard->started);
+	} else {
+		next_ns = wf_wheel_next(&shard->wheel);
+	}
+	/* P1: release, with L4: later than before, so that a load which misses it is only early. */
+	wf_u64_store_release(&shard->next_ns, (uint64_t)next_ns);
+	wf_spinlock_unlock(&shard->lock);
+	return batch_out->count > 0 ? WF_SHARED_FIRES : WF_SHARED_NOTHING;
+}
+
+void *wf_shared_expired(struct wf_shared *shared, unsigned number, int64_t *next_ns_out)
+{
+	struct wf_shared_shard *shard = &shared->shards[number];
+	void *waiters;
+
+	wf_spinlock_lock(&shard->lock);
+	shard->expiring = false;
+	/* B2: release, with B1 in wf_shared_is_done(). */
+	wf_u64_store_release(&shard->done, shard->started);
+	waiters = shard->waiters;
+	shard->waiters = NULL;
+	*next_ns_out = wf_wheel_next(&shard->wheel);
+	publish(shard, *next_ns_out);
+	wf_spinlock_unlock(&shard->lock);
+	return waiters;
+}
+
+/* --- all shards --- */
+
+static void shard_start(struct wf_shared_shard *shard, int64_t now_ns)
+{
+	wf_wheel_init(&shard->wheel, now_ns);
+	shard->wheel.moves_max = WF_SHARED_BATCH; /* N3 */
+	wf_u64_store_relaxed(&shard->next_ns, INT64_MAX);
+}
+
+void wf_shared_init(struct wf_shared *shared, struct wf_shared_shard *shards, unsigned count,
+	int64_t now_ns, wf_shared_copy copy)
+{
+	memset(shared, 0, sizeof *shared);
+	shared->shards = shards;
+	shared->count = count;
+	shared->copy = copy;
+	for (unsigned i = 0; i < count; i++) {
+		memset(&shards[i], 0, offsetof(struct wf_shared_shard, wheel));
+		shard_start(&shards[i], now_ns);
+	}
+}
+
+void wf_shared_restart(struct wf_shared *shared, int64_t now_ns)
+{
+	WF_ASSERT(wf_shared_count(shared) == 0);
+	for (unsigned i = 0; i < shared->count; i++)
+		shard_start(&shared->shards[i], now_ns);
+}
+
+void wf_shared_close(struct wf_shared *shared)
+{
+	for (unsigned i = 0; i < shared->count; i++) {
+		struct wf_shared_shard *shard = &shared->shards[i];
+		struct wf_timer *timer;
+
+		wf_spinlock_lock(&shard->lock);
+		shard->closed = true;
+		while ((timer = wf_wheel_any(&shard->wheel)) != NULL) {
+			if (kind_of(timer) == WF_SHARED_TIMER)
+				(void)wf_u64_fetch_or(&timer->due, WF_SHARED_FIRED);
+			(void)wf_wheel_cancel(&shard->wheel, timer);
+		}
+		wf_u64_store_relaxed(&shard->next_ns, INT64_MAX);
+		wf_spinlock_unlock(&shard->lock);
+	}
+}
+
+int64_t wf_shared_next(const struct wf_shared *shared)
+{
+	int64_t first = INT64_MAX;
+
+	for (unsigned i = 0; i < shared->count; i++) {
+		/* L1, L4: seq_cst, after the RMWs of L2 and L3: with publish(). */
+		int64_t next_ns = (int64_t)wf_u64_load_seq_cst(&shared->shards[i].next_ns);
+
+		if (next_ns < first)
+			first = next_ns;
+	}
+	return first;
+}
+
+uint64_t wf_shared_count(struct wf_shared *shared)
+{
+	uint64_t count = 0;
+
+	for (unsigned i = 0; i < shared->count; i++) {
+		wf_spinlock_lock(&shared->shards[i].lock);
+		count += wf_wheel_count(&shared->shards[i].wheel);
+		wf_spinlock_unlock(&shared->shards[i].lock);
+	}
+	return count;
+}
+
+bool wf_shared_valid(struct wf_shared *shared, FILE *out)
+{
+	bool valid = true;
+
+	for (unsigned i = 0; i < shared->count && valid; i++) {
+		struct wf_shared_shard *shard = &shared->shards[i];
+		int64_t next_ns;
+
+		wf_spinlock_lock(&shard->lock);
+		valid = wf_wheel_valid(&shard->wheel, out);
+		next_ns = (int64_t)wf_u64_load_relaxed(&shard->next_ns);
+		if (valid && !shard->expiring && next_ns > wf_wheel_next(&shard->wheel)) {
+			fprintf(out, "shard %u publishes %lld ns, later than its wheel\n", i,
+				(long long)next_ns);
+			valid = false;
+		}
+		wf_spinlock_unlock(&shard->lock);
+	}
+	return valid;
+}
+
+/* --- the leader --- */
+
+static uint64_t leader_word(unsigned worker, int64_t until_ns)
+{
+	return (uint64_t)(until_ns < 0 ? 0 : until_ns) >> LEADER_BITS << LEADER_BITS
+		| (worker + 1);
+}
+
+bool wf_shared_lead(struct wf_shared *shared, unsigned worker, int64_t until_ns)
+{
+	uint64_t none = 0;
+
+	/* L2: an RMW, with I2 in wf_shared_leader_to_wake(). */
+	return wf_u64_load_relaxed(&shared->leader) == 0
+		&& wf_u64_cas(&shared->leader, &none, leader_word(worker, until_ns));
+}
+
+void wf_shared_resign(struct wf_shared *shared, unsigned worker)
+{
+	WF_ASSERT(wf_u64_load_relaxed(&shared->leader) % (1u << LEADER_BITS) == worker + 1);
+	/* L5: release; nobody's partner: who still reads us wakes one that is awake. */
+	wf_u64_store_release(&shared->leader, 0);
+}
+
+int wf_shared_leader_to_wake(const struct wf_shared *shared, int64_t deadline_ns)
+{
+	/* I2: seq_cst, after I1's RMW: with L2 and L4. */
+	uint64_t word = wf_u64_load_seq_cst(&shared->leader);
+
+	if (word == 0)
+		return -2;
+	if ((int64_t)(word >> LEADER_BITS << LEADER_BITS) <= deadline_ns)
+		return -1;
+	return (int)(word % (1u << LEADER_BITS)) - 1;
+}

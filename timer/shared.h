@@ -1,0 +1,210 @@
+/*
+ * shared.h: one timer wheel for all threads, in shards.
+ *
+ *	wf_shared_insert(shared, shard, timer, kind, deadline_ns)  any thread
+ *	wf_shared_cancel(shared, shard, timer)       true: it was pending; the node is the caller's
+ *	wf_shared_later(timer, deadline_ns)          of kind TIMER: a later deadline, no lock
+ *	wf_shared_expire(shared, shard, now_ns, batch, wait)   a batch that is due, copied out
+ *	wf_shared_expired(shared, shard)             its actions are done
+ *	wf_shared_lead / _resign / _leader           who sleeps until the earliest deadline
+ *
+ * Words. A SHARD is a wheel (timer/wheel.h) under a short lock; there is one for each worker, and
+ * whoever inserts chooses one and remembers which. A timer's ACTION is what its owner wants done
+ * when it fires. The LEADER is the parked worker that sleeps until the earliest deadline of all
+ * shards.
+ *
+ * Firing. Under the shard's lock, timers whose time has come are popped, their actions copied into
+ * the caller's batch (`copy`, told to wf_shared_init), and not touched again. The actions are then
+ * done without the lock. So
+ *   N1  when cancel returns, the node is the caller's: nobody else will touch it. True: it never
+ *       fires. False: it has fired (or was never inserted), and its action has been done, is being
+ *       done, or will be.
+ *   N2  a shard has one expirer at a time, from wf_shared_expire() to wf_shared_expired(). Batches
+ *       started and done are counted: who sees them equal, under the lock, after a cancel that
+ *       came too late, knows that the action has been done.
+ *   N3  the lock is held for at most WF_SHARED_BATCH pops and as many moves between slots.
+ *
+ * A deadline moved later (kind TIMER) is one compare-and-swap on `due`, {deadline 63 | FIRED}. Who
+ * pops the node sets FIRED by the same means; if the deadline has moved, it is filed again instead.
+ * The low bit of the node's own deadline_ns tells the kind, so a deadline is exact to 2 ns.
+ *
+ * While a batch is out, the shard publishes "never": its expirer looks again, and nobody else could
+ * do anything.
+ *
+ * THE PROTOCOL of the leader. Each shard publishes when it wants to be looked at (`next_ns`: never
+ * later than its earliest deadline's tick).
+ *
+ * Insert.
+ *   I1  under the lock: the timer is on the wheel; if it is due before what is published, publish
+ *       that, by an RMW. Unlock.
+ *   I2  if I1 published: load the leader's word, seq_cst. A leader that sleeps for longer: wake it.
+ *       None, and somebody is parked: tell who looks after that (core: the monitor).
+ * Park.
+ *   L1  load every shard's next_ns.
+ *   L2  one CAS puts {worker, the earliest} into the leader's word, if there is no leader.
+ *   L3  (caller) announce the park, by an RMW.
+ *   L4  if we lead: load every shard's next_ns again, seq_cst. Earlier than what L2 said: undo.
+ *   L5  sleep until then; awake again, resign.
+ *
+ * No deadline is missed: if I2's load does not see L2's word, it precedes L2 in the total order of
+ * seq_cst operations, so I1's RMW precedes L4's load, which sees it (or something later still: what
+ * the shard's expirer has published since). If it sees it, the leader is woken: its parked bit is
+ * set, or L3's announcement is still to come and L4 after it, or it is awake and looks.
+ *
+ * Progress: insert, cancel: blocking, for N3 at most (a preempted holder: sync/spinlock.h). later,
+ * lead, resign: lock-free. expire with `wait` false: wait-free; a worker never waits for a foreign
+ * shard.
+ *
+ * No allocation, no system call but the lock's, no clock.
+ */
+#ifndef WF_TIMER_SHARED_H
+#define WF_TIMER_SHARED_H
+
+#include "sync/atomic.h"
+#include "sync/spinlock.h"
+#include "timer/wheel.h"
+
+enum {
+	WF_SHARED_BATCH = 16,
+};
+
+/* Whose node it is. */
+enum wf_shared_kind {
+	WF_SHARED_PROCESS, /* the wait of a process: its `user` word is the process's */
+	WF_SHARED_TIMER,   /* its `due` word is ours */
+};
+
+/* What is copied out of a node: the meaning is its maker's. */
+struct wf_shared_action {
+	uint64_t word[3];
+};
+
+typedef void (*wf_shared_copy)(
+	struct wf_timer *timer, enum wf_shared_kind kind, struct wf_shared_action *action_out);
+
+struct wf_shared_batch {
+	unsigned count;
+	struct wf_shared_action actions[WF_SHARED_BATCH];
+};
+
+struct wf_shared_shard {
+	/* Whoever inserts, cancels or expires. */
+	struct wf_spinlock lock WF_ALIGNED(WF_FALSE_SHARING);
+	bool expiring;          /* N2; guarded by `lock`, like all up to `done` */
+	bool closed;
+	uint64_t started;       /* batches */
+	void *waiters;          /* the caller's: who waits for `done`; wf_shared_expired() */
+	wf_atomic_u64 done;     /* batches; written under `lock` */
+	/* Read by everybody in each turn. */
+	wf_atomic_u64 next_ns WF_ALIGNED(WF_FALSE_SHARING);
+	struct wf_wheel wheel WF_ALIGNED(WF_FALSE_SHARING); /* guarded by `lock` */
+};
+
+struct wf_shared {
+	struct wf_shared_shard *shards;
+	unsigned count;
+	wf_shared_copy copy;
+	/* {until / 64 ns | worker + 1}; 0: none */
+	wf_atomic_u64 leader WF_ALIGNED(WF_FALSE_SHARING);
+};
+
+#define WF_SHARED_FIRED ((uint64_t)1)
+
+/* `shards`: memory for `count` of them, aligned to WF_FALSE_SHARING. */
+void wf_shared_init(struct wf_shared *shared, struct wf_shared_shard *shards, unsigned count,
+	int64_t now_ns, wf_shared_copy copy);
+
+/* Another time to start from, while nothing is pending and nobody else looks. */
+void wf_shared_restart(struct wf_shared *shared, int64_t now_ns);
+
+/* What an insert came to. */
+enum wf_shared_inserted {
+	WF_SHARED_CLOSED,  /* not inserted: wf_shared_close() was first */
+	WF_SHARED_LATER,   /* inserted */
+	WF_SHARED_EARLIER, /* inserted, and the shard has published an earlier next_ns: I2 is due */
+};
+
+/*
+ * Puts the timer on a shard's wheel: it must be zero, or have been popped or cancelled. Its memory
+ * stays in place until it has fired or been cancelled. A deadline in the past is due at once.
+ */
+enum wf_shared_inserted wf_shared_insert(struct wf_shared *shared, unsigned shard,
+	struct wf_timer *timer, enum wf_shared_kind kind, int64_t deadline_ns);
+
+/*
+ * N1. `shard`: where it was inserted last. batch_out: NULL, or receives what to wait for in
+ * wf_shared_is_done() if false is returned. After true, one of kind TIMER is as if never inserted.
+ */
+bool wf_shared_cancel(struct wf_shared *shared, unsigned shard, struct wf_timer *timer,
+	uint64_t *batch_out);
+
+/*
+ * Of kind TIMER, by who may cancel it: a deadline that is not before the present one. False: it has
+ * fired, or was cancelled, or never inserted. One compare-and-swap.
+ */
+bool wf_shared_later(struct wf_timer *timer, int64_t deadline_ns);
+
+/* Of kind TIMER, any thread: whether it has been inserted and neither fired nor been cancelled. */
+bool wf_shared_is_pending(const struct wf_timer *timer);
+
+/* The deadline of one that is pending. */
+int64_t wf_shared_deadline(const struct wf_timer *timer);
+
+/* True once every action of the batches up to `batch` has been done. Any thread. */
+WF_INLINE bool wf_shared_is_done(
+	const struct wf_shared *shared, unsigned shard, uint64_t batch)
+{
+	/* B1: acquire, with B2 in wf_shared_expired(): what the actions did. */
+	return wf_u64_load_acquire(&shared->shards[shard].done) >= batch;
+}
+
+/* What an expirer found. */
+enum wf_shared_expiry {
+	WF_SHARED_BUSY,   /* somebody else holds the lock, or expires it: nothing was done */
+	WF_SHARED_NOTHING, /* was due; next_ns may still be in the past, for moves between slots */
+	WF_SHARED_FIRES,  /* batch_out holds at least one action; wf_shared_expired() is owed */
+};
+
+/*
+ * Takes a batch of what is due at now_ns. wait: for the lock (the shard's own worker may).
+ */
+enum wf_shared_expiry wf_shared_expire(struct wf_shared *shared, unsigned shard, int64_t now_ns,
+	bool wait, struct wf_shared_batch *batch_out);
+
+/*
+ * The batch's actions are done. Publishes next_ns again, as an insert does: I2 is due for what is
+ * put into next_ns_out. Returns the shard's `waiters`, which is NULL again: the caller tells them.
+ */
+void *wf_shared_expired(struct wf_shared *shared, unsigned shard, int64_t *next_ns_out);
+
+/*
+ * No more inserts; every timer that is pending is taken off, those of kind TIMER counting as fired:
+ * none of them fires. After all expirers have gone.
+ */
+void wf_shared_close(struct wf_shared *shared);
+
+/* When a shard wants to be looked at; INT64_MAX: never, as things are. */
+WF_INLINE int64_t wf_shared_shard_next(const struct wf_shared *shared, unsigned shard)
+{
+	return (int64_t)wf_u64_load_relaxed(&shared->shards[shard].next_ns);
+}
+
+/* The earliest of all shards (L1, L4). */
+int64_t wf_shared_next(const struct wf_shared *shared);
+
+/* Takes the lead (L2) until until_ns, when the worker will wake up. False: somebody has it. */
+bool wf_shared_lead(struct wf_shared *shared, unsigned worker, int64_t until_ns);
+
+/* The leader, awake (L5). */
+void wf_shared_resign(struct wf_shared *shared, unsigned worker);
+
+/* The leader if it sleeps past deadline_ns (I2); -1: it does not; -2: there is none. */
+int wf_shared_leader_to_wake(const struct wf_shared *shared, int64_t deadline_ns);
+
+/* Timers of all shards. A guess while others work. */
+uint64_t wf_shared_count(struct wf_shared *shared);
+
+/* Checks every shard, under its lock; prints the first thing that is wrong. */
+bool wf_shared_valid(struct wf_shared *shared, FILE *out);
+
+#endif
