@@ -131,23 +131,40 @@ struct wf_ext {
 };
 
 struct wf_proc {
-	/* Line 0: read and written by whoever wakes, joins, cancels. */
+	/*
+	 * Line 0: read and written by whoever wakes, joins, cancels. And by who queues the process
+	 * (run.next), who has looked at `word` just before: so a list costs no line of its own.
+	 */
 	wf_atomic_u64 word;
 	wf_atomic_u32 remote;
 	uint32_t index;       /* constant: the slot's place in the table */
-	struct wf_node inbox; /* link in the owner's inbox; guarded by `remote` */
-	wf_atomic_u64 claim;  /* {wait number 32 | winner}; the number goes on over reuse */
-	wf_atomic_u64 joiner; /* {wait number 32 | runtime 6 | index 26} of who joins; 0: nobody */
-
-	/* Line 1: the runner's, and the owner's while it waits. */
 	union {
-		struct wf_node run;    /* link in a list, the injector, a chain of free headers */
-		struct wf_timer timer; /* while live.armed; its `user` word has live's bytes */
+		struct wf_node inbox; /* in the owner's inbox, but for batch_tail; see `remote` */
 		struct {
-			unsigned char before_live[offsetof(struct wf_timer, user_word)];
+			unsigned char before_claim[offsetof(struct wf_node, batch_tail)];
+			wf_atomic_u64 claim; /* {wait number 32 | winner}; goes on over reuse */
+		};
+	};
+	wf_atomic_u64 joiner; /* {wait number 32 | runtime 6 | index 26} of who joins; 0: nobody */
+	union {
+		/*
+		 * Link in a list, a chain of free headers: `next` alone, the end of line 0. In the
+		 * injector: all of it, at the expense of `timer`.
+		 */
+		struct wf_node run;
+
+		/* Line 1: the runner's, and the owner's while it waits. */
+		struct {
+			unsigned char before_timer[sizeof(struct wf_node *)];
+			struct wf_timer timer; /* while live.armed; its `user` word has live's bytes */
+		};
+		struct {
+			unsigned char before_live[sizeof(struct wf_node *)
+				+ offsetof(struct wf_timer, user_word)];
 			/*
 			 * run: the enum wf_phase of a sticky process; read by dump. armed: `timer`
-			 * is on the wheel of the worker it parked on. timed_out: it has fired.
+			 * is on the wheel of the worker it parked on. timed_out: it has fired, of
+			 * movable ones. until: of a sticky one: its wait ends when `timer` fires.
 			 * token: a weft_wake() by the owner, not yet consumed. Of tasks: open: the
 			 * last wait may still be claimed; yielded: the next weft_yield() returns.
 			 */
@@ -158,12 +175,14 @@ struct wf_proc {
 				bool token;
 				bool open;
 				bool yielded;
+				bool until;
 				struct wf_fiber *fiber; /* of a fiber that has run */
 				int failure; /* with FAILED in the word: weft_fail()'s code */
 			} live;
 		};
 		struct {
-			unsigned char before_fresh[sizeof(struct wf_timer)];
+			unsigned char before_fresh[sizeof(struct wf_node *)
+				+ sizeof(struct wf_timer)];
 			union {
 				struct {
 					weft_fn fn;
@@ -182,8 +201,11 @@ struct wf_proc {
 static_assert((WF_WORD_PRIORITY >> WF_WORD_PRIORITY_SHIFT) >= WEFT_PRIORITY_LOW,
 	"two bits hold a priority");
 static_assert(sizeof(struct wf_proc) == 128, "a process header is two lines");
-static_assert(offsetof(struct wf_proc, run) == 64, "the runner's line starts at 64");
-static_assert(offsetof(struct wf_proc, live) >= 64 + sizeof(struct wf_node), "beside the run link");
+static_assert(offsetof(struct wf_proc, timer) == 64, "the runner's line starts at 64");
+static_assert(offsetof(struct wf_node, next) == 0, "a list's link is in line 0, before the timer");
+static_assert(offsetof(struct wf_proc, live)
+		>= offsetof(struct wf_proc, run) + sizeof(struct wf_node),
+	"beside the run link");
 static_assert(offsetof(struct wf_proc, live.fiber) == offsetof(struct wf_proc, fresh),
 	"of what a task keeps, live has nothing but its failure, which ends its need of it");
 

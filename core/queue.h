@@ -40,7 +40,7 @@ WF_INLINE void wf_queue_prefetch(struct wf_node *next)
 	wf_fiber_prefetch(p->live.fiber);
 	if (next->next) {
 		WF_PREFETCH_WRITE(next->next);
-		WF_PREFETCH_WRITE(WF_CONTAINER_OF(next->next, struct wf_proc, run));
+		WF_PREFETCH_WRITE(&WF_CONTAINER_OF(next->next, struct wf_proc, run)->live);
 	}
 }
 

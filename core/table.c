@@ -230,7 +230,7 @@ static void prefetch(const struct wf_retire_batch *batch)
 		const struct wf_proc *p = batch->procs[batch->count - 1 - WF_FREE_PREFETCH];
 
 		WF_PREFETCH_WRITE(&p->word);
-		WF_PREFETCH_WRITE(&p->run);
+		WF_PREFETCH_WRITE(&p->live);
 	}
 }
 

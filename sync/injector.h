@@ -59,11 +59,11 @@
 struct wf_node {
 	struct wf_node *next;       /* in a batch, a chain or a fifo; NULL at its end */
 	struct wf_node *batch_next; /* of a batch's head: the batch below */
-	struct wf_node *batch_tail; /* of a batch's head: its last node */
 	/*
 	 * Of a batch's head: the grab whose remainder it is, or 0. In an inbox: the sender's word.
 	 */
 	uint64_t number;
+	struct wf_node *batch_tail; /* of a batch's head: its last node. Not touched in an inbox */
 };
 
 static_assert(sizeof(struct wf_node) == 32, "a process header counts on 32 bytes");
@@ -154,13 +154,13 @@ static inline enum wf_push wf_injector_push_chain(
 
 /*
  * Inbox only (see wf_injector_drain): a push that also carries a word to the consumer, in
- * node->number; say, the kind of object that the node is part of.
+ * node->number; say, the kind of object that the node is part of. The node's batch_tail is left
+ * alone: a node that is only ever sent may share that memory.
  */
 static inline enum wf_push wf_injector_send(
 	struct wf_injector *inbox, struct wf_node *node, uint64_t number)
 {
 	node->next = NULL;
-	node->batch_tail = node;
 	node->number = number;
 	return wf_injector_push_batch(inbox, node, true);
 }
@@ -338,7 +338,8 @@ static inline void wf_fifo_append(struct wf_fifo *fifo, struct wf_chain *chain)
 
 /*
  * Inbox, its single consumer: moves everything, in the order of the pushes, to the end of the
- * private list. False: it was empty. Nothing is ever pushed back here, so `number` is the senders'.
+ * private list. False: it was empty. Nothing is ever pushed back here, so `number` is the senders';
+ * and every node was pushed alone, so it is its own tail.
  */
 static inline bool wf_injector_drain(struct wf_injector *inbox, struct wf_fifo *fifo)
 {
@@ -347,10 +348,10 @@ static inline bool wf_injector_drain(struct wf_injector *inbox, struct wf_fifo *
 
 	if (batch == NULL)
 		return false;
-	chain.last = batch->batch_tail;
+	chain.last = batch;
 	for (; batch != NULL; batch = below) {
 		below = batch->batch_next;
-		batch->batch_tail->next = chain.first;
+		batch->next = chain.first;
 		chain.first = batch;
 	}
 	wf_fifo_append(fifo, &chain);
