@@ -69,22 +69,23 @@ static void publish(struct wf_shared_shard *shard, int64_t next_ns)
 		(void)wf_u64_exchange(&shard->next_ns, (uint64_t)next_ns);
 }
 
-/* When the wheel makes a deadline due. */
-static int64_t tick_end(int64_t deadline_ns)
+/*
+ * When a timer that is pending wants the wheel to look: when its tick has come, or, out of the
+ * wheel's range, when it is to be filed again.
+ */
+static int64_t look_ns(const struct wf_timer *timer)
 {
-	if (deadline_ns >= WF_WHEEL_END_NS)
-		return INT64_MAX;
-	if (deadline_ns <= 0)
-		return 0;
-	return (int64_t)(wf_wheel_tick_of(deadline_ns) << WF_TICK_SHIFT);
+	uint64_t tick = timer->filed >> WF_WHEEL_INDEX_BITS;
+
+	return tick >= WF_WHEEL_END_TICK ? INT64_MAX : (int64_t)(tick << WF_TICK_SHIFT);
 }
 
 enum wf_shared_inserted wf_shared_insert(struct wf_shared *shared, unsigned number,
 	struct wf_timer *timer, enum wf_shared_kind kind, int64_t deadline_ns)
 {
 	struct wf_shared_shard *shard = &shared->shards[number];
-	int64_t due_ns = tick_end(deadline_ns);
 	enum wf_shared_inserted r = WF_SHARED_LATER;
+	int64_t next_ns;
 
 	wf_spinlock_lock(&shard->lock);
 	if (WF_UNLIKELY(shard->closed)) {
@@ -94,8 +95,9 @@ enum wf_shared_inserted wf_shared_insert(struct wf_shared *shared, unsigned numb
 	if (kind == WF_SHARED_TIMER)
 		wf_u64_store_relaxed(&timer->due, due_of(deadline_ns));
 	wf_wheel_insert(&shard->wheel, timer, mark(deadline_ns, kind));
-	if (due_ns < (int64_t)wf_u64_load_relaxed(&shard->next_ns) && !shard->expiring) {
-		publish(shard, due_ns);
+	next_ns = look_ns(timer);
+	if (next_ns < (int64_t)wf_u64_load_relaxed(&shard->next_ns) && !shard->expiring) {
+		publish(shard, next_ns);
 		r = WF_SHARED_EARLIER;
 	}
 	wf_spinlock_unlock(&shard->lock);
@@ -280,22 +282,51 @@ uint64_t wf_shared_count(struct wf_shared *shared)
 	return count;
 }
 
+/* What is wrong with one timer of a list; NULL: nothing. */
+static const char *timer_fault(const struct wf_shared_shard *shard, const struct wf_timer *timer)
+{
+	int64_t next_ns = (int64_t)wf_u64_load_relaxed(&shard->next_ns);
+	uint64_t due = wf_u64_load_relaxed(&timer->due);
+
+	if (kind_of(timer) == WF_SHARED_TIMER && due < due_of(timer->deadline_ns - 1))
+		return due == 0 ? "is pending, and its due word says no"
+				: "is pending, and due before its deadline";
+	if (kind_of(timer) == WF_SHARED_TIMER && (due & WF_SHARED_FIRED))
+		return "is pending, and has fired";
+	if (shard->expiring || next_ns <= look_ns(timer) || next_ns <= shard->wheel.now_ns)
+		return NULL;
+	return "is due before the shard wants to be looked at";
+}
+
+/* Of a wheel that is in order. */
+static bool shard_valid(const struct wf_shared_shard *shard, unsigned number, FILE *out)
+{
+	for (unsigned i = 0; i < WF_WHEEL_LISTS; i++) {
+		const struct wf_timer_link *head = &shard->wheel.lists[i].head, *link;
+
+		for (link = head->next; link != head; link = link->next) {
+			const struct wf_timer *timer = (const void *)link;
+			const char *fault = timer_fault(shard, timer);
+
+			if (!fault)
+				continue;
+			fprintf(out, "shard %u: a timer for %lld ns %s\n", number,
+				(long long)timer->deadline_ns, fault);
+			return false;
+		}
+	}
+	return true;
+}
+
 bool wf_shared_valid(struct wf_shared *shared, FILE *out)
 {
 	bool valid = true;
 
 	for (unsigned i = 0; i < shared->count && valid; i++) {
 		struct wf_shared_shard *shard = &shared->shards[i];
-		int64_t next_ns;
 
 		wf_spinlock_lock(&shard->lock);
-		valid = wf_wheel_valid(&shard->wheel, out);
-		next_ns = (int64_t)wf_u64_load_relaxed(&shard->next_ns);
-		if (valid && !shard->expiring && next_ns > wf_wheel_next(&shard->wheel)) {
-			fprintf(out, "shard %u publishes %lld ns, later than its wheel\n", i,
-				(long long)next_ns);
-			valid = false;
-		}
+		valid = wf_wheel_valid(&shard->wheel, out) && shard_valid(shard, i, out);
 		wf_spinlock_unlock(&shard->lock);
 	}
 	return valid;
