@@ -55,7 +55,9 @@ bool wf_shared_is_pending(const struct wf_timer *timer)
 
 int64_t wf_shared_deadline(const struct wf_timer *timer)
 {
-	return (int64_t)(wf_u64_load_relaxed(&timer->due) >> 1);
+	int64_t deadline_ns = (int64_t)(wf_u64_load_relaxed(&timer->due) >> 1);
+
+	return deadline_ns >= WF_WHEEL_END_NS ? INT64_MAX : deadline_ns;
 }
 
 /* --- one shard --- */
@@ -133,7 +135,7 @@ static bool fires(struct wf_wheel *wheel, struct wf_timer *timer, int64_t now_ns
 		return true;
 	due = wf_u64_load_relaxed(&timer->due);
 	do {
-		if ((int64_t)(due >> 1) > now_ns) {
+		if (due > due_of(now_ns)) {
 			wf_wheel_insert(
 				wheel, timer, mark((int64_t)(due >> 1), WF_SHARED_TIMER));
 			return false;

@@ -147,7 +147,7 @@ bool wf_shared_later(struct wf_timer *timer, int64_t deadline_ns);
 /* Of kind TIMER, any thread: whether it has been inserted and neither fired nor been cancelled. */
 bool wf_shared_is_pending(const struct wf_timer *timer);
 
-/* The deadline of one that is pending. */
+/* The deadline of one that is pending; 1 for what was past at 0, INT64_MAX for never. */
 int64_t wf_shared_deadline(const struct wf_timer *timer);
 
 /* True once every action of the batches up to `batch` has been done. Any thread. */
