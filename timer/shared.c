@@ -168,7 +168,7 @@ enum wf_shared_expiry wf_shared_expire(struct wf_shared *shared, unsigned number
 	bool wait, struct wf_shared_batch *batch_out)
 {
 	struct wf_shared_shard *shard = &shared->shards[number];
-	int64_t next_ns = INT64_MAX;
+	int64_t next_ns = INT64_MAX, last_ns;
 
 	if (wait)
 		wf_spinlock_lock(&shard->lock);
@@ -186,9 +186,15 @@ enum wf_shared_expiry wf_shared_expire(struct wf_shared *shared, unsigned number
 		if (WF_PLANTED(shared_done_early))
 			wf_u64_store_release(&shard->done, shard->started);
 	} else {
+		/*
+		 * A heavy slot may want to be looked at earlier than was published. A leader that
+		 * sleeps until then would not know, and an insert in between not wake it.
+		 */
 		next_ns = wf_wheel_next(&shard->wheel);
+		last_ns = (int64_t)wf_u64_load_relaxed(&shard->next_ns);
+		next_ns = next_ns > last_ns ? next_ns : last_ns;
 	}
-	/* P1: release, with L4: later than before, so that a load which misses it is only early. */
+	/* P1: release, with L4: not before the last, so a load that misses it is only early. */
 	wf_u64_store_release(&shard->next_ns, (uint64_t)next_ns);
 	wf_spinlock_unlock(&shard->lock);
 	return batch_out->count > 0 ? WF_SHARED_FIRES : WF_SHARED_NOTHING;

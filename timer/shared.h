@@ -22,14 +22,15 @@
  *   N2  a shard has one expirer at a time, from wf_shared_expire() to wf_shared_expired(). Batches
  *       started and done are counted: who sees them equal, under the lock, after a cancel that
  *       came too late, knows that the action has been done.
- *   N3  the lock is held for at most WF_SHARED_BATCH pops and as many moves between slots.
+ *   N3  the lock is held for at most WF_SHARED_BATCH pops and as many moves between slots (and
+ *       what wheel.c says of the events in one advance: four stores for each of 127 slots).
  *
  * A deadline moved later (kind TIMER) is one compare-and-swap on `due`, {deadline 63 | FIRED}. Who
  * pops the node sets FIRED by the same means; if the deadline has moved, it is filed again instead.
  * The low bit of the node's own deadline_ns tells the kind, so a deadline is exact to 2 ns.
  *
  * While a batch is out, the shard publishes "never": its expirer looks again, and nobody else could
- * do anything.
+ * do anything. So the shard's other timers wait for the actions, which must be short.
  *
  * THE PROTOCOL of the leader. Each shard publishes when it wants to be looked at (`next_ns`: never
  * later than its earliest deadline's tick).
@@ -49,7 +50,10 @@
  * No deadline is missed: if I2's load does not see L2's word, it precedes L2 in the total order of
  * seq_cst operations, so I1's RMW precedes L4's load, which sees it (or something later still: what
  * the shard's expirer has published since). If it sees it, the leader is woken: its parked bit is
- * set, or L3's announcement is still to come and L4 after it, or it is awake and looks.
+ * set, or L3's announcement is still to come and L4 after it, or it is awake and looks. If I1 had
+ * nothing to publish, a leader that is too late would have slept past what was there already: it
+ * was published by an I1, whose I2 has woken it or is about to, or by wf_shared_expired(), whose
+ * caller takes I2, or by wf_shared_expire(), which never publishes an earlier time than before.
  *
  * Progress: insert, cancel: blocking, for N3 at most (a preempted holder: sync/spinlock.h). later,
  * lead, resign: lock-free. expire with `wait` false: wait-free; a worker never waits for a foreign
@@ -144,7 +148,12 @@ bool wf_shared_cancel(struct wf_shared *shared, unsigned shard, struct wf_timer 
  */
 bool wf_shared_later(struct wf_timer *timer, int64_t deadline_ns);
 
-/* Of kind TIMER, any thread: whether it has been inserted and neither fired nor been cancelled. */
+/*
+ * Of kind TIMER, any thread: whether it has been inserted and neither fired nor been cancelled.
+ * That it has fired is no leave to use its memory for something else, here and in
+ * wf_shared_later(): its expirer may still be copying. A cancel is, the action is, and to insert it
+ * again into the same shard is safe.
+ */
 bool wf_shared_is_pending(const struct wf_timer *timer);
 
 /* The deadline of one that is pending; 1 for what was past at 0, INT64_MAX for never. */
