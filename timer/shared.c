@@ -11,12 +11,18 @@ static_assert(WF_WORKERS_MAX < 1 << LEADER_BITS, "a worker's number fits the lea
 
 /* --- one node --- */
 
-/* The next deadline that tells the kind. */
+/*
+ * The deadline of the node, by which it is filed: even for a process, odd for a timer. Up for the
+ * one and down for the other, it stays in its tick, whose end is even. Down is early by 1 ns where
+ * the time is exactly that: fires() looks at the timer's own word.
+ */
 static int64_t mark(int64_t deadline_ns, enum wf_shared_kind kind)
 {
+	if (deadline_ns <= 0)
+		return -(int64_t)kind;
 	if (deadline_ns >= WF_WHEEL_END_NS)
 		return WF_WHEEL_END_NS + (int64_t)kind;
-	return deadline_ns + ((deadline_ns ^ (int64_t)kind) & 1);
+	return kind == WF_SHARED_TIMER ? (deadline_ns - 1) | 1 : (deadline_ns + 1) & ~(int64_t)1;
 }
 
 static enum wf_shared_kind kind_of(const struct wf_timer *timer)
@@ -129,6 +135,7 @@ bool wf_shared_cancel(
 /* A timer was popped: false, and it is filed again, if its deadline has moved. */
 static bool fires(struct wf_wheel *wheel, struct wf_timer *timer, int64_t now_ns)
 {
+	int64_t marked_ns;
 	uint64_t due;
 
 	if (kind_of(timer) == WF_SHARED_PROCESS)
@@ -136,8 +143,10 @@ static bool fires(struct wf_wheel *wheel, struct wf_timer *timer, int64_t now_ns
 	due = wf_u64_load_relaxed(&timer->due);
 	do {
 		if (due > due_of(now_ns)) {
-			wf_wheel_insert(
-				wheel, timer, mark((int64_t)(due >> 1), WF_SHARED_TIMER));
+			marked_ns = mark((int64_t)(due >> 1), WF_SHARED_TIMER);
+			if (marked_ns <= now_ns)
+				marked_ns += 2;
+			wf_wheel_insert(wheel, timer, marked_ns);
 			return false;
 		}
 		if (WF_PLANTED(shared_fires_by_store)) {

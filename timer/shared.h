@@ -27,7 +27,7 @@
  *
  * A deadline moved later (kind TIMER) is one compare-and-swap on `due`, {deadline 63 | FIRED}. Who
  * pops the node sets FIRED by the same means; if the deadline has moved, it is filed again instead.
- * The low bit of the node's own deadline_ns tells the kind, so a deadline is exact to 2 ns.
+ * The low bit of the node's own deadline_ns tells the kind; its tick is the deadline's.
  *
  * While a batch is out, the shard publishes "never": its expirer looks again, and nobody else could
  * do anything. So the shard's other timers wait for the actions, which must be short.
