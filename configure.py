@@ -173,6 +173,8 @@ SIM = {
     "sim_runtime": {"source": "test/sim/sim_runtime.c", "with": SIM_NO_IO, "library": True},
     "sim_scheduling": {"source": "test/sim/sim_scheduling.c", "with": SIM_SCENE, "library": True},
     "sim_scope": {"source": "test/sim/sim_scope.c", "with": SIM_SCENE, "library": True},
+    "sim_shared": {"source": "test/sim/sim_shared.c",
+                   "with": ["timer/shared.c", "timer/wheel.c"]},
     "sim_shutdown": {"source": "test/sim/sim_shutdown.c", "with": SIM_SCENE, "library": True},
     "sim_signals": {"source": "test/sim/sim_signals.c", "with": SIM_SCENE, "library": True},
     "sim_spinlock": {"source": "test/sim/sim_spinlock.c"},

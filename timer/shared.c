@@ -71,10 +71,7 @@ int64_t wf_shared_deadline(const struct wf_timer *timer)
 /* I1: an RMW, so that it comes before the load of the leader's word in any order: with L4. */
 static void publish(struct wf_shared_shard *shard, int64_t next_ns)
 {
-	if (WF_PLANTED(shared_publishes_by_store))
-		wf_u64_store_release(&shard->next_ns, (uint64_t)next_ns);
-	else
-		(void)wf_u64_exchange(&shard->next_ns, (uint64_t)next_ns);
+	(void)wf_u64_exchange(&shard->next_ns, (uint64_t)next_ns);
 }
 
 /*
@@ -105,10 +102,14 @@ enum wf_shared_inserted wf_shared_insert(struct wf_shared *shared, unsigned numb
 	wf_wheel_insert(&shard->wheel, timer, mark(deadline_ns, kind));
 	next_ns = look_ns(timer);
 	if (next_ns < (int64_t)wf_u64_load_relaxed(&shard->next_ns) && !shard->expiring) {
-		publish(shard, next_ns);
+		if (!WF_PLANTED(shared_publishes_by_store))
+			publish(shard, next_ns);
 		r = WF_SHARED_EARLIER;
 	}
 	wf_spinlock_unlock(&shard->lock);
+	/* The lock's own RMW orders a store before it, on the machine of the simulator. */
+	if (WF_PLANTED(shared_publishes_by_store) && r == WF_SHARED_EARLIER)
+		wf_u64_store_release(&shard->next_ns, (uint64_t)next_ns);
 	return r;
 }
 
