@@ -31,7 +31,7 @@ LIBRARY = [
     "core/memory.c", "core/monitor.c", "core/opts.c", "core/poll.c", "core/pool.c", "core/post.c",
     "core/proc.c", "core/queue.c", "core/registry.c", "core/run.c", "core/runtime.c",
     "core/scope.c", "core/scope_list.c", "core/signals.c", "core/spawn.c", "core/stack.c",
-    "core/stall.c", "core/table.c", "core/task.c", "core/testing.c", "core/thread.c",
+    "core/stall.c", "core/table.c", "core/task.c", "core/testing.c", "core/thread.c", "core/timer.c", "core/timers.c",
     "core/trace.c", "core/wait.c", "core/wake.c", "core/worker.c", "core/switch_aarch64.S",
     "core/switch_x86_64.S", "io/addr.c", "io/buf.c", "io/child.c", "io/drivers.c", "io/epoll.c",
     "io/fd.c", "io/hooks.c", "io/listeners.c", "io/mem.c", "io/mem_driver.c", "io/mem_name.c",
@@ -51,6 +51,7 @@ PUBLIC = {
     "core/task.h": "weft/task.h",
     "core/testing.h": "weft/test.h",
     "core/time.h": "weft/time.h",
+    "core/timer.h": "weft/timer.h",
     "io/child.h": "weft/child.h",
     "io/io.h": "weft/io.h",
 }

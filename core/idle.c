@@ -22,6 +22,7 @@
 #include "core/internal.h"
 #include "core/monitor.h"
 #include "core/runtime.h"
+#include "core/timers.h"
 #include "core/wake.h"
 
 enum {
@@ -227,7 +228,10 @@ weft_time wf_worker_next_due(struct wf_worker *worker)
 {
 	weft_time wheel = wf_wheel_next(&worker->wheel);
 	weft_time life = wf_life_deadline(worker->rt);
+	weft_time shards = wf_timers_next(worker);
 	weft_time first = wheel < life ? wheel : life;
+
+	first = first < shards ? first : shards;
 
 	for (unsigned i = 0; i < worker->driver_count; i++) {
 		const struct wf_open_driver *open = &worker->drivers[i];
@@ -275,7 +279,8 @@ static bool spin(struct wf_worker *worker, weft_time start, int64_t limit_ns)
 		if (!rt->may_spin)
 			wf_thread_yield();
 		if (wf_worker_has_local_work(worker) ||
-			wf_wheel_next(&worker->wheel) <= worker->now)
+			wf_wheel_next(&worker->wheel) <= worker->now ||
+			wf_timers_are_due(worker))
 			return true;
 		if (wf_u32_load_relaxed(&rt->stop_phase) != phase || phase != WF_LIVE)
 			return true;
@@ -390,6 +395,7 @@ static void unpark(struct wf_worker *worker)
 	if (!wf_idle_unpark_self(&worker->rt->idle, worker->number)
 		&& !WF_PLANTED(park_leaves_token))
 		token_consume(worker);
+	wf_timers_resign(worker);
 	wf_monitor_notice(worker->rt);
 	disarm(worker, worker->driver_count);
 }
@@ -403,10 +409,12 @@ static bool announce(struct wf_worker *worker)
 		wf_worker_poll_drivers(worker, 0);
 		return false;
 	}
+	wf_timers_lead(worker);
 	/* P2: one RMW sets our bit and gives a searcher's count back. */
 	(void)wf_idle_park(&rt->idle, worker->number, worker->searching);
 	worker->searching = false;
-	if (!recheck(worker) && !(wf_idle_all_parked(&rt->idle) && wf_life_try_end(rt))) /* P3 */
+	if (!recheck(worker) && wf_timers_may_sleep(worker)
+		&& !(wf_idle_all_parked(&rt->idle) && wf_life_try_end(rt))) /* P3 */
 		return true;
 	unpark(worker);
 	return false;
@@ -465,7 +473,10 @@ void wf_worker_idle(struct wf_worker *worker)
 	}
 	if (!busy) {
 		weft_time due = wf_wheel_next(&worker->wheel);
+		weft_time shards = wf_shared_next(&worker->rt->timers);
 
+		if (shards < due)
+			due = shards;
 		park(worker);
 		timer_next = due <= worker->now;
 	}

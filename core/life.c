@@ -317,7 +317,7 @@ static const char *state_name(uint64_t word, int runner)
 
 static bool has_owner(uint64_t word)
 {
-	return wf_word_phase(word) == WF_OWNED || (word & (WF_WORD_PLACED | WF_WORD_ANCHORED));
+	return wf_word_phase(word) == WF_OWNED || (word & WF_WORD_PLACED);
 }
 
 static void add_process(void *ctx, struct wf_proc *p)

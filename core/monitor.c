@@ -11,13 +11,18 @@
  * computed does, and what it waits for in the kernel. Nor does time in which the monitor itself was
  * late (a program that was stopped): of a gap between two samples at most GAPS_MAX periods.
  *
+ * Where nobody leads the shared wheel (core/timers.h) it looks after that too.
+ *
  * Sleep. It samples every few milliseconds while workers are awake. When all have been parked for
  * LINGER samples it sleeps for good, and the first worker to unpark wakes it: an idle process has
  * no wakes, and a server with some traffic does not pay one for each request. As in sync/idle.h:
  * M1  (nap) an RMW: state = ASLEEP, then the idle word, seq_cst: all parked still?
  * M2  (unpark) the RMW that clears the parked bit, then state, seq_cst: ASLEEP? One CAS to AWAKE,
  *     and who has made it wakes the thread.
- * Either M2 sees ASLEEP, or M1 sees that the bit is gone.
+ * Either M2 sees ASLEEP, or M1 sees that the bit is gone. The same for a deadline of the shared
+ * wheel that comes in while it has planned to look later:
+ * M3  (plan) an RMW: when it will look; then the shards, seq_cst: something before that?
+ * M4  (hurry) the RMW that has published the deadline, then M3's word, seq_cst: later than that?
  */
 #include "core/monitor.h"
 
@@ -28,6 +33,7 @@
 #include "core/internal.h"
 #include "core/log.h"
 #include "core/stall.h"
+#include "core/timers.h"
 #include "timer/clock.h"
 
 enum {
@@ -213,12 +219,46 @@ static void nap(struct wf_monitor *monitor)
 	monitor->looked_at = wf_clock_now_ns();
 }
 
+void wf_monitor_hurry(struct wf_monitor *monitor, weft_time deadline)
+{
+	uint32_t awake = WF_MONITOR_AWAKE;
+
+	/*
+	 * M4: seq_cst, after the RMW that published the deadline: with M3 in plan(). If that
+	 * is in the past, it is about to look.
+	 */
+	if ((weft_time)wf_u64_load_seq_cst(&monitor->wake_at) <= deadline)
+		return;
+	if (wf_u32_cas(&monitor->state, &awake, WF_MONITOR_HURRY))
+		wf_futex_wake_all(&monitor->state);
+}
+
 void wf_monitor_wake(struct wf_monitor *monitor)
 {
 	uint32_t asleep = WF_MONITOR_ASLEEP;
 
 	if (wf_u32_cas(&monitor->state, &asleep, WF_MONITOR_AWAKE))
 		wf_futex_wake_all(&monitor->state);
+}
+
+/* When to look next; deadlines that come in earlier from here on make it hurry. */
+static weft_time plan(struct wf_monitor *monitor)
+{
+	weft_time next = sample(monitor), timers;
+
+	/* M3: an RMW, then the shards (seq_cst): with M4 in wf_monitor_hurry(). */
+	(void)wf_u64_exchange(&monitor->wake_at, (uint64_t)next);
+	timers = wf_timers_rescue(monitor->rt, monitor->looked_at);
+	return timers < next ? timers : next;
+}
+
+/* Until then, or until it is to hurry. */
+static void rest(struct wf_monitor *monitor, weft_time until)
+{
+	uint32_t hurry = WF_MONITOR_HURRY;
+
+	wf_futex_wait(&monitor->state, WF_MONITOR_AWAKE, until);
+	(void)wf_u32_cas(&monitor->state, &hurry, WF_MONITOR_AWAKE);
 }
 
 static void name_thread(const struct weft_rt *rt)
@@ -236,11 +276,11 @@ static void monitor_main(void *arg)
 
 	name_thread(monitor->rt);
 	while (wf_u32_load_acquire(&monitor->state) != WF_MONITOR_STOP) {
-		weft_time next = sample(monitor);
+		weft_time next = plan(monitor);
 
 		quiet = is_quiet(monitor->rt) ? quiet + 1 : 0;
 		if (quiet < LINGER) {
-			wf_futex_wait(&monitor->state, WF_MONITOR_AWAKE, next);
+			rest(monitor, next);
 		} else {
 			nap(monitor);
 			quiet = 0;

@@ -13,12 +13,14 @@ enum {
 	WF_MONITOR_AWAKE,
 	WF_MONITOR_ASLEEP, /* every worker was parked: the first to unpark wakes it */
 	WF_MONITOR_STOP,
+	WF_MONITOR_HURRY,  /* awake, and to look before it had planned to */
 };
 
 struct wf_stalled;
 
 struct wf_monitor {
 	wf_atomic_u32 state WF_ALIGNED(WF_FALSE_SHARING); /* futex; read by each unpark */
+	wf_atomic_u64 wake_at; /* when it looks next; stores by the thread */
 	struct weft_rt *rt WF_ALIGNED(WF_FALSE_SHARING);
 	pthread_t thread;
 	bool started;
@@ -45,6 +47,9 @@ WF_INLINE void wf_monitor_notice(const struct weft_rt *rt)
 		&& WF_UNLIKELY(wf_u32_load_seq_cst(&rt->monitor->state) == WF_MONITOR_ASLEEP))
 		wf_monitor_wake(rt->monitor);
 }
+
+/* It is to look at `deadline`, if it would not before. Any thread. */
+void wf_monitor_hurry(struct wf_monitor *monitor, weft_time deadline);
 
 /*
  * Step 7 of a turn for a worker that has not come to it: a work wake if its ring has something and

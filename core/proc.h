@@ -39,7 +39,7 @@
  *
  * Flags of the word: CANCELLED, DETACHED, TOKEN (a weft_wake() not yet consumed: of processes that
  * have not run, and of movable ones), JOINER (somebody waits in weft_join), MOVABLE, ANCHORED (a
- * movable process waits with its timer on the owner's wheel: wakes go through the owner's inbox),
+ * movable process waits with its timer in the owner's shard of the shared wheel: core/timers.h),
  * PLACED (before its first run: belongs to worker `owner`), COMMITTING (a reservation that one
  * caller of commit is filling in), TASK (its body is a poll function, which runs on its worker's
  * stack, not a fiber), SCOPED (a child of a scope: `joiner` is that scope's), FAILED (it ended by
@@ -48,8 +48,8 @@
  * `shield` counts the nested shields that hold cancellation off; `priority` is the class it is
  * queued in.
  *
- * The remote word (`remote`) of a sticky process, and of an anchored one, is written by those who
- * wake it from elsewhere, and tells where `inbox` is: core/README.md, "Wake".
+ * The remote word (`remote`) of a sticky process is written by those who wake it from elsewhere,
+ * and tells where `inbox` is: core/README.md, "Wake".
  */
 #ifndef WF_CORE_PROC_H
 #define WF_CORE_PROC_H
@@ -156,7 +156,7 @@ struct wf_proc {
 		/* Line 1: the runner's, and the owner's while it waits. */
 		struct {
 			unsigned char before_timer[sizeof(struct wf_node *)];
-			struct wf_timer timer; /* while live.armed; its `user` word has live's bytes */
+			struct wf_timer timer; /* while live.armed; live has `user`'s bytes */
 		};
 		struct {
 			unsigned char before_live[sizeof(struct wf_node *)

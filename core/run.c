@@ -14,6 +14,7 @@
 #include "core/queue.h"
 #include "core/scoped.h"
 #include "core/tasks.h"
+#include "core/timers.h"
 #include "core/wake.h"
 #include "sync/observe.h"
 
@@ -142,7 +143,8 @@ static void settle_movable(struct wf_worker *worker, struct wf_proc *p)
 		if (is_notified(word) && !WF_PLANTED(settle_forgets_notified)) {
 			if (wf_word_phase(word) == WF_NEW)
 				WF_OBSERVE(woken, p); /* by whoever set the flag, and says so yet */
-			wf_proc_disarm(worker, p);
+			if (p->live.armed)
+				wf_timers_disarm(worker->rt, p, worker->number);
 			while (!wf_u64_cas(&p->word, &word, wf_word_with_phase(word, WF_QUEUED)))
 				;
 			wf_worker_push_movable(worker, p);

@@ -18,6 +18,7 @@
 #include "core/monitor.h"
 #include "core/registry.h"
 #include "core/stall.h"
+#include "core/timers.h"
 #include "sync/fault.h"
 #include "timer/clock.h"
 
@@ -245,6 +246,10 @@ static int make_workers(
 	if (!rt->workers)
 		return -ENOMEM;
 	memset(rt->workers, 0, bytes);
+	if (wf_timers_make(rt) < 0) {
+		wf_free(rt, rt->workers, bytes);
+		return -ENOMEM;
+	}
 	for (unsigned i = 0; i < rt->worker_count; i++) {
 		struct wf_worker *worker = &rt->workers[i];
 
@@ -268,6 +273,7 @@ static int make_workers(
 
 static void unmake_workers(struct weft_rt *rt)
 {
+	wf_timers_unmake(rt);
 	for (unsigned i = 0; i < rt->worker_count; i++) {
 		wf_table_worker_close(&rt->workers[i]);
 		wf_stack_pool_close(&rt->workers[i].stacks, rt->depot);

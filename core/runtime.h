@@ -31,6 +31,7 @@
 #include "sync/idle.h"
 #include "sync/spinlock.h"
 #include "timer/clock.h"
+#include "timer/shared.h"
 
 enum wf_stop_phase {
 	WF_LIVE,
@@ -139,6 +140,12 @@ struct weft_rt {
 	struct wf_spinlock errors_lock;
 	unsigned error_count;
 	struct weft_error errors[WF_ERRORS_MAX];
+
+	struct wf_shared timers WF_ALIGNED(WF_FALSE_SHARING);
+	wf_atomic_u32 timers_turn;   /* whose shard takes the next of a foreign thread */
+	wf_atomic_u32 timer_waiters_count;
+	struct wf_spinlock timer_waiters_lock;
+	struct wf_timer_waiter *timer_waiters; /* timer.c; under the lock */
 
 	struct wf_idle idle WF_ALIGNED(WF_FALSE_SHARING);
 	struct wf_injector injector WF_ALIGNED(WF_FALSE_SHARING);

@@ -104,6 +104,7 @@ static void start_clock(struct weft_rt *rt)
 	rt->clock_virtual = true;
 	wf_u64_store_relaxed(&rt->clock, (uint64_t)WEFT_TEST_START);
 	wf_wheel_init(&worker->wheel, WEFT_TEST_START);
+	wf_shared_restart(&rt->timers, WEFT_TEST_START);
 	worker->now = WEFT_TEST_START;
 }
 

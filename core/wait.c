@@ -8,6 +8,7 @@
 #include "core/internal.h"
 #include "core/registry.h"
 #include "core/tasks.h"
+#include "core/timers.h"
 #include "core/wake.h"
 #include "sync/observe.h"
 
@@ -34,6 +35,10 @@ static weft_pid pid_of(const struct wf_worker *worker, const struct wf_proc *p)
 /* Not inlined: its sums would be made in advance by those who wait for ever. */
 WF_NOINLINE void wf_proc_arm(struct wf_worker *worker, struct wf_proc *p, weft_time deadline)
 {
+	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_OWNED) {
+		wf_timers_arm(worker, p, deadline);
+		return;
+	}
 	p->live.timed_out = false;
 	p->live.armed = true;
 	wf_wheel_insert(&worker->wheel, &p->timer, deadline);

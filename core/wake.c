@@ -3,6 +3,7 @@
 
 #include "core/inbox.h"
 #include "core/queue.h"
+#include "core/timers.h"
 #include "sync/observe.h"
 
 /*
@@ -99,25 +100,13 @@ static void enqueue_movable(struct weft_rt *rt, struct wf_worker *worker, struct
 static bool wake_waiting(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p,
 	uint64_t *word, uint64_t token)
 {
-	bool anchored = *word & WF_WORD_ANCHORED;
 	uint64_t queued = wf_word_with_phase(*word, WF_QUEUED) & ~WF_WORD_ANCHORED;
 
-	if (anchored) {
-		struct wf_worker *owner = &rt->workers[wf_word_owner(*word)];
-
-		if (worker != owner && !WF_PLANTED(wake_ignores_anchor)) {
-			/* Its timer is on the owner's wheel: the owner makes it ready. */
-			if (token && !wf_u64_cas(&p->word, word, *word | token))
-				return false;
-			wake_remote(owner, p, false);
-			return true;
-		}
-	}
 	/* W9: acquire, release (the cas), with W10 in settle_movable(), W12 in go_on_movable(). */
 	if (!wf_u64_cas(&p->word, word, queued | token))
 		return false;
-	if (anchored)
-		wf_proc_disarm(worker, p);
+	if ((*word & WF_WORD_ANCHORED) && !WF_PLANTED(wake_ignores_anchor))
+		wf_timers_disarm(rt, p, wf_word_owner(*word));
 	enqueue_movable(rt, worker, p);
 	return true;
 }
@@ -282,11 +271,6 @@ void wf_proc_drained(struct wf_worker *worker, struct wf_proc *p)
 	if ((old & WF_REMOTE_PLACE) != WF_REMOTE_PENDING)
 		return; /* a run has served it already */
 	word = wf_u64_load_acquire(&p->word); /* W7 */
-	if (WF_LIKELY(wf_word_phase(word) == WF_OWNED && wf_word_owner(word) == worker->number)) {
+	if (WF_LIKELY(wf_word_phase(word) == WF_OWNED))
 		wake_local(worker, p, word);
-	} else {
-		/* Movable: the wake it was sent for may have been served, this one comes on top. */
-		WF_OBSERVE(woken, p);
-		wake_by_word(worker->rt, worker, p, word, false);
-	}
 }

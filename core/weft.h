@@ -6,6 +6,7 @@
  *	<weft/task.h>      processes without a stack; wakers
  *	<weft/scope.h>     processes that do not outlive the block that started them
  *	<weft/fail.h>      how a process ends: cleanups, failure, shields, values of its own
+ *	<weft/timer.h>     timers that wake a process or call a function
  *	<weft/blocking.h>  work that blocks, on threads made for it
  *	<weft/io.h>        network I/O; servers; a network in memory
  *	<weft/signal.h>    signals, received by processes
@@ -45,6 +46,7 @@
 #include <weft/task.h>
 #include <weft/io.h>
 #include <weft/signal.h>
+#include <weft/timer.h>
 
 #ifdef __cplusplus
 extern "C" {

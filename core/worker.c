@@ -16,6 +16,7 @@
  * Steps 2, 4, 5 and 8 are run.c, poll.c, inbox.c and idle.c.
  */
 #include "core/queue.h"
+#include "core/timers.h"
 #include "core/wake.h"
 
 /* --- what is ready again --- */
@@ -103,7 +104,7 @@ bool wf_worker_turn(struct wf_worker *worker, unsigned budget)
 	wf_worker_flush_drivers(worker);
 	release_yielded(worker);
 	messages = wf_worker_drain_inbox(worker); /* 5 */
-	fired = expire_timers(worker);  /* 6 */
+	fired = expire_timers(worker) + wf_timers_expire(worker); /* 6 */
 	wf_table_tend(worker);
 	wf_life_check(worker);
 	wf_count(&worker->counters.turns, 1);

@@ -142,6 +142,10 @@ struct wf_worker {
 	pthread_t thread;
 	bool thread_started;
 	int thread_id;              /* the kernel's; constant once it has booted */
+	bool leads;                 /* the shared wheel's leader, parked or about to be */
+	weft_time leads_until;      /* what it sleeps until */
+	weft_time timers_look_at;   /* when to look at other workers' shards again */
+	unsigned timers_shard;      /* + 1: of the timers whose actions it is doing; 0: none */
 	const char *stack_base;     /* of the thread's own stack: its frames lie below */
 	struct wf_guard_thread guard; /* its signal stack */
 	uint64_t stacks_refused;

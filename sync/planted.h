@@ -44,6 +44,8 @@ enum wf_planted {
 	WF_PLANTED_spawn_ignores_close,    /* N4: the phase is not read again */
 	WF_PLANTED_end_before_sweeps,      /* S3: the runtime ends although somebody sweeps */
 	WF_PLANTED_park_without_recheck,   /* P3 */
+	WF_PLANTED_leader_looks_once,      /* L4 */
+	WF_PLANTED_insert_wakes_nobody,    /* I2: the leader sleeps on */
 	WF_PLANTED_park_arms_main_only,    /* P1: those beside it are left as they are */
 	WF_PLANTED_park_ignores_retry,     /* P1: of those beside the main driver */
 	WF_PLANTED_park_deadline_of_main,  /* P4: the others' deadlines do not count */

@@ -133,6 +133,12 @@ bool wf_shared_cancel(
 	return pending || guessed;
 }
 
+void wf_shared_pass(struct wf_shared *shared, unsigned number)
+{
+	wf_spinlock_lock(&shared->shards[number].lock);
+	wf_spinlock_unlock(&shared->shards[number].lock);
+}
+
 /* A timer was popped: false, and it is filed again, if its deadline has moved. */
 static bool fires(struct wf_wheel *wheel, struct wf_timer *timer, int64_t now_ns)
 {
@@ -210,21 +216,17 @@ enum wf_shared_expiry wf_shared_expire(struct wf_shared *shared, unsigned number
 	return batch_out->count > 0 ? WF_SHARED_FIRES : WF_SHARED_NOTHING;
 }
 
-void *wf_shared_expired(struct wf_shared *shared, unsigned number, int64_t *next_ns_out)
+void wf_shared_expired(struct wf_shared *shared, unsigned number, int64_t *next_ns_out)
 {
 	struct wf_shared_shard *shard = &shared->shards[number];
-	void *waiters;
 
 	wf_spinlock_lock(&shard->lock);
 	shard->expiring = false;
 	/* B2: release, with B1 in wf_shared_is_done(). */
 	wf_u64_store_release(&shard->done, shard->started);
-	waiters = shard->waiters;
-	shard->waiters = NULL;
 	*next_ns_out = wf_wheel_next(&shard->wheel);
 	publish(shard, *next_ns_out);
 	wf_spinlock_unlock(&shard->lock);
-	return waiters;
 }
 
 /* --- all shards --- */
@@ -266,7 +268,7 @@ void wf_shared_close(struct wf_shared *shared)
 		shard->closed = true;
 		while ((timer = wf_wheel_any(&shard->wheel)) != NULL) {
 			if (kind_of(timer) == WF_SHARED_TIMER)
-				(void)wf_u64_fetch_or(&timer->due, WF_SHARED_FIRED);
+				wf_u64_store_relaxed(&timer->due, 0);
 			(void)wf_wheel_cancel(&shard->wheel, timer);
 		}
 		wf_u64_store_relaxed(&shard->next_ns, INT64_MAX);
@@ -380,8 +382,8 @@ int wf_shared_leader_to_wake(const struct wf_shared *shared, int64_t deadline_ns
 	uint64_t word = wf_u64_load_seq_cst(&shared->leader);
 
 	if (word == 0)
-		return -2;
+		return WF_SHARED_NO_LEADER;
 	if ((int64_t)(word >> LEADER_BITS << LEADER_BITS) <= deadline_ns)
-		return -1;
+		return WF_SHARED_LEADER_KNOWS;
 	return (int)(word % (1u << LEADER_BITS)) - 1;
 }

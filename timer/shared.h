@@ -97,7 +97,6 @@ struct wf_shared_shard {
 	bool expiring;          /* N2; guarded by `lock`, like all up to `done` */
 	bool closed;
 	uint64_t started;       /* batches */
-	void *waiters;          /* the caller's: who waits for `done`; wf_shared_expired() */
 	wf_atomic_u64 done;     /* batches; written under `lock` */
 	/* Read by everybody in each turn. */
 	wf_atomic_u64 next_ns WF_ALIGNED(WF_FALSE_SHARING);
@@ -143,6 +142,12 @@ bool wf_shared_cancel(struct wf_shared *shared, unsigned shard, struct wf_timer 
 	uint64_t *batch_out);
 
 /*
+ * Waits until who holds the shard's lock is through with it: of a node that has fired, its expirer
+ * has copied what it needs.
+ */
+void wf_shared_pass(struct wf_shared *shared, unsigned shard);
+
+/*
  * Of kind TIMER, by who may cancel it: a deadline that is not before the present one. False: it has
  * fired, or was cancelled, or never inserted. One compare-and-swap.
  */
@@ -155,6 +160,12 @@ bool wf_shared_later(struct wf_timer *timer, int64_t deadline_ns);
  * again into the same shard is safe.
  */
 bool wf_shared_is_pending(const struct wf_timer *timer);
+
+/* Of kind TIMER: zero, or cancelled, or closed: there is no action to wait for. */
+WF_INLINE bool wf_shared_was_never_inserted(const struct wf_timer *timer)
+{
+	return wf_u64_load_relaxed(&timer->due) == 0;
+}
 
 /* The deadline of one that is pending; 1 for what was past at 0, INT64_MAX for never. */
 int64_t wf_shared_deadline(const struct wf_timer *timer);
@@ -182,13 +193,13 @@ enum wf_shared_expiry wf_shared_expire(struct wf_shared *shared, unsigned shard,
 
 /*
  * The batch's actions are done. Publishes next_ns again, as an insert does: I2 is due for what is
- * put into next_ns_out. Returns the shard's `waiters`, which is NULL again: the caller tells them.
+ * put into next_ns_out.
  */
-void *wf_shared_expired(struct wf_shared *shared, unsigned shard, int64_t *next_ns_out);
+void wf_shared_expired(struct wf_shared *shared, unsigned shard, int64_t *next_ns_out);
 
 /*
- * No more inserts; every timer that is pending is taken off, those of kind TIMER counting as fired:
- * none of them fires. After all expirers have gone.
+ * No more inserts; every timer that is pending is taken off, as if it had been cancelled. After all
+ * expirers have gone.
  */
 void wf_shared_close(struct wf_shared *shared);
 
@@ -207,7 +218,12 @@ bool wf_shared_lead(struct wf_shared *shared, unsigned worker, int64_t until_ns)
 /* The leader, awake (L5). */
 void wf_shared_resign(struct wf_shared *shared, unsigned worker);
 
-/* The leader if it sleeps past deadline_ns (I2); -1: it does not; -2: there is none. */
+enum {
+	WF_SHARED_LEADER_KNOWS = -1, /* it sleeps until then, or less */
+	WF_SHARED_NO_LEADER = -2,
+};
+
+/* I2: the worker that leads, if it sleeps past deadline_ns; or one of the above. */
 int wf_shared_leader_to_wake(const struct wf_shared *shared, int64_t deadline_ns);
 
 /* Timers of all shards. A guess while others work. */

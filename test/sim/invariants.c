@@ -24,7 +24,9 @@
  * nothing is armed when it flushes again, or goes to sleep; in between it polls a bounded number of
  * times. And no sleep is asked for that ends after the tick of a deadline. So a timer is late by
  * its tick, what is left of a turn, and one more turn; and by as long as the engine keeps its
- * worker from running, or asleep. Not the wheel is asked, but the headers.
+ * worker from running, or asleep. Not the wheel is asked, but the headers. Of a worker's shard of
+ * the shared wheel the same holds in turns in which nobody fires any; and the leader sleeps no
+ * longer than it has told the others.
  *
  * Headers. Once its word says free a header is RETIRED, then PAST its grace period, TAKEN, and in
  * USE. It is not taken before it is past, nor while an inbox has it. PAST it is nobody's, so only
@@ -77,6 +79,7 @@ struct known {
 /* Of a worker, by its thread. */
 struct turn {
 	weft_time flushed_at; /* its time then; 0: never */
+	uint64_t batches; /* that its shard had started by then */
 	unsigned overdue_polls;
 };
 
@@ -526,17 +529,28 @@ static weft_time due_of(const struct wf_proc *p)
 	return (weft_time)(wf_wheel_tick_of(p->timer.deadline_ns) << WF_TICK_SHIFT);
 }
 
+typedef bool (*is_armed_fn)(const struct wf_proc *p, const struct wf_worker *worker);
+
 static bool is_armed(const struct wf_proc *p, const struct wf_worker *worker)
 {
 	uint64_t word = word_of(p);
-	enum wf_phase phase = wf_word_phase(word);
 
-	return phase >= WF_QUEUED && phase <= WF_OWNED && wf_word_owner(word) == worker->number &&
+	return wf_word_phase(word) == WF_OWNED && wf_word_owner(word) == worker->number &&
 	       p->live.armed && p->timer.deadline_ns < WF_WHEEL_END_NS;
 }
 
+/* On its shard of the shared wheel. */
+static bool is_in_shard(const struct wf_proc *p, const struct wf_worker *worker)
+{
+	uint64_t word = word_of(p);
+
+	return wf_word_phase(word) == WF_WAITING && (word & WF_WORD_ANCHORED) &&
+	       wf_word_owner(word) == worker->number && wf_timer_is_pending(&p->timer) &&
+	       p->timer.deadline_ns < WF_WHEEL_END_NS;
+}
+
 /* Of the timers armed on this worker; WEFT_FOREVER: none is. */
-static weft_time earliest_due(const struct wf_worker *worker)
+static weft_time earliest_of(const struct wf_worker *worker, is_armed_fn is_one)
 {
 	const struct known *k = &known[worker->rt->slot];
 	weft_time earliest = WEFT_FOREVER;
@@ -546,10 +560,15 @@ static weft_time earliest_due(const struct wf_worker *worker)
 	for (unsigned i = 0; i < sim_peek_atomic(&k->rt->table.fresh); i++) {
 		const struct wf_proc *p = header_at(k, i);
 
-		if (p != NULL && is_armed(p, worker) && due_of(p) < earliest)
+		if (p != NULL && is_one(p, worker) && due_of(p) < earliest)
 			earliest = due_of(p);
 	}
 	return earliest;
+}
+
+static weft_time earliest_due(const struct wf_worker *worker)
+{
+	return earliest_of(worker, is_armed);
 }
 
 static void check_fired(const struct wf_worker *worker)
@@ -558,12 +577,26 @@ static void check_fired(const struct wf_worker *worker)
 		"a timer was due in the last turn, and is still armed");
 }
 
+/* Unless it, or somebody else, was at it: then that one looks again. */
+static void check_shard_fired(const struct wf_worker *worker)
+{
+	const struct wf_shared_shard *shard = &worker->rt->timers.shards[worker->number];
+	struct turn *turn = &turns[sim_thread_self()];
+	bool busy = shard->expiring || sim_peek_atomic(&shard->lock.word) != 0;
+
+	sim_check(busy || shard->started != turn->batches ||
+			  earliest_of(worker, is_in_shard) > turn->flushed_at,
+		"a timer of its shard was due in the last turn, and is still there");
+	turn->batches = busy ? UINT64_MAX : shard->started;
+}
+
 void sim_invariants_flush(void)
 {
 	const struct wf_worker *worker = wf_worker_self();
 	struct turn *turn = &turns[sim_thread_self()];
 
 	check_fired(worker);
+	check_shard_fired(worker);
 	turn->flushed_at = worker->now;
 	turn->overdue_polls = 0;
 }
@@ -585,6 +618,8 @@ void sim_invariants_sleep(weft_time deadline)
 	check_fired(worker);
 	sim_check(deadline <= earliest_due(worker), "a sleep over a deadline: %lld ns",
 		(long long)(deadline - earliest_due(worker)));
+	sim_check(!worker->leads || deadline <= worker->leads_until,
+		"a sleep over a deadline: longer than the leader has said");
 }
 
 /* --- headers --- */

@@ -137,7 +137,8 @@ static void two_events(unsigned number)
 	(void)object_happen(&s.objects[0]);
 	must_end(pid, 0);
 	sim_thread_join(1);
-	sim_check(s.polls <= 4, "%u runs for two events and a deadline", s.polls);
+	/* A deadline that fires beside an event may wake the task once more, late. */
+	sim_check(s.polls <= 5, "%u runs for two events and a deadline", s.polls);
 	scene_destroy();
 }
 
