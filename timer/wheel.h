@@ -177,12 +177,16 @@ WF_INLINE struct wf_wheel_list *wf_wheel_link(
 	struct wf_wheel *wheel, struct wf_timer *timer, unsigned index, uint64_t tick)
 {
 	struct wf_wheel_list *list = &wheel->lists[index];
-	struct wf_timer_link *last = list->head.prev;
+	struct wf_timer_link *last;
 
+	/* One address for all that follows; compilers would work out several, side by side. */
+	__asm__("" : "+r"(list));
+	last = list->head.prev;
 	timer->filed = tick << WF_WHEEL_INDEX_BITS | index;
+	/* In this order the two stores to the link stay two: made one, they go by a vector register. */
 	timer->link.next = &list->head;
-	timer->link.prev = last;
 	last->next = &timer->link;
+	timer->link.prev = last;
 	list->head.prev = &timer->link;
 	list->count++;
 	wheel->occupied[index / 64] |= (uint64_t)1 << (index % 64);
