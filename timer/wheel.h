@@ -183,7 +183,7 @@ WF_INLINE struct wf_wheel_list *wf_wheel_link(
 	__asm__("" : "+r"(list));
 	last = list->head.prev;
 	timer->filed = tick << WF_WHEEL_INDEX_BITS | index;
-	/* In this order the two stores to the link stay two: made one, they go by a vector register. */
+	/* In this order the link's two stores stay two: as one they go by a vector register. */
 	timer->link.next = &list->head;
 	last->next = &timer->link;
 	timer->link.prev = last;
