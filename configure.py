@@ -63,6 +63,7 @@ EXAMPLES = ["echo", "echo_task", "graceful"]
 #   threads   it meets threads: run under ThreadSanitizer too; without it, nothing of ours in it
 #             runs on more than one
 #   tuning    it meets tuning options: run by check-tuning, at other values
+#   tick      of the timer wheel alone: `ninja test` runs it at both ends of --tick-shift
 #   kernel    it waits for the kernel's descriptors: not run with the driver "mem"
 #   valgrind  it meets what is Valgrind's to find, and is quick enough: run by check-valgrind
 TESTS = {
@@ -127,7 +128,8 @@ TESTS = {
     "test_together": "threads tuning kernel",
     "test_trace": "threads",
     "test_wait": "threads tuning valgrind",
-    "test_wheel": "tuning",
+    "test_wheel": "tuning tick",
+    "test_wheel_model": "tuning tick",
 }
 
 # Tests in Python: test/<name>.py, run by `ninja test`; the words name the modes it runs in besides.
@@ -201,6 +203,7 @@ CROSS_TESTS = {
     "test_spinlock": [],
     "test_switch": ["core/fiber.c", "core/switch_aarch64.S"],
     "test_wheel": ["timer/wheel.c"],
+    "test_wheel_model": ["timer/wheel.c"],
 }
 
 # Programs of perf/, with the sources of each.
@@ -740,6 +743,25 @@ class Build:
         self.always("check-valgrind", "run_tests", programs, ["test/tools/valgrind.supp"],
                     mode="valgrind", options="--wrapper '%s'" % " ".join(VALGRIND))
 
+    def ticks(self):
+        """The wheel's tests at the smallest and the largest tick, unless that is the build's."""
+        option = next(o for o in TUNING if o.name == "tick-shift")
+        self.ninja.comment("The timer wheel at other ticks")
+        names, programs = [n for n, words in TESTS.items() if "tick" in words.split()], []
+        for shift in sorted({option.low, option.high} - {self.values["tick-shift"]}):
+            flags = ["-U%s -D%s=%d" % (define, define, value) for define, value in (
+                ("WF_TICK_SHIFT", shift), ("WF_WHEEL_LEVELS", wheel_levels_default(shift)))]
+            objects = {}
+            for source in ["timer/wheel.c", *["test/%s.c" % name for name in names]]:
+                objects[source] = self.path("dev", "obj-tick%d" % shift, source[:-2] + ".o")
+                self.ninja.build(objects[source], "cc_dev", source, order=["headers"],
+                                 extra=" ".join(flags))
+            programs += [self.program(
+                "dev", self.path("dev", "test", "%s_tick%d" % (name, shift)),
+                [objects["test/%s.c" % name], self.harness["dev"], objects["timer/wheel.c"]],
+                ["-lcriterion"]) for name in names]
+        return programs
+
     def models(self):
         self.ninja.comment("check-models: spin on the models of the protocols")
         self.always("check-models", "command", "test/models/run.py",
@@ -756,13 +778,14 @@ class Build:
         self.measurements(*made["release"][:2])
         self.strict()
         self.models()
+        ticks = self.ticks()
         n = self.ninja
         n.comment("Tests")
         library, examples, programs = made["dev"]
         scripts = ["test/%s.py" % name for name, words in TEST_SCRIPTS.items() if words != "off"]
         planted = [self.tests(mode, ["tools/planted"], lambda name: [], [])[0]
                    for mode in ("dev", "tsan")]
-        self.always("test", "run_tests", programs + scripts,
+        self.always("test", "run_tests", programs + ticks + scripts,
                     [library, *examples, *planted, simulations["sim_spinlock"], "all",
                      "perf-programs"], mode="dev")
         self.always("check-tuning", "command", "test/tools/check_tuning.py",
