@@ -84,6 +84,7 @@ TESTS = {
     "test_addr": "",
     "test_atomic": "threads tuning",
     "test_blocking": "threads",
+    "test_cascade": "tuning",
     "test_child": "threads kernel",
     "test_clock": "",
     "test_control": "threads",

@@ -33,6 +33,7 @@
 	X(memory)           \
 	X(pingpong)         \
 	X(pingpong_cross)   \
+	X(rearm)            \
 	X(reclaim)          \
 	X(scope_tree)       \
 	X(spawn)            \
@@ -70,6 +71,7 @@ static const char help[] =
 	"  --idle MODE,...   spin, park, adaptive: how idle workers wait (each workload's own "
 	"choice)\n"
 	"  --driver NAME     I/O driver (the build's default)\n"
+	"  --rival NAME      measure it beside, in the workloads that name it; see --list\n"
 	"  --timeout S       of one run (120)\n"
 	"  --seed N          for random choices (1)\n"
 	"  --json            lines of JSON, one per row, in place of the table\n"
@@ -95,6 +97,7 @@ struct options {
 	unsigned timeout_s;
 	uint64_t seed;
 	const char *driver;
+	const char *rival;
 	const char *save;
 	const char *compare;
 	bool json;
@@ -143,8 +146,10 @@ static void workloads_list(void)
 	unsigned i;
 
 	for (i = 0; i < WORKLOADS_COUNT; i++)
-		printf("%-16s %s; n %llu\n", workloads[i]->name, workloads[i]->help,
-			(unsigned long long)workloads[i]->n_default);
+		printf("%-16s %s; n %llu%s%s\n", workloads[i]->name, workloads[i]->help,
+			(unsigned long long)workloads[i]->n_default,
+			workloads[i]->rival ? "; rival " : "",
+			workloads[i]->rival ? workloads[i]->rival : "");
 }
 
 static void workload_choose(struct options *options, const char *name)
@@ -165,6 +170,21 @@ static void workload_choose(struct options *options, const char *name)
 		usage_fail("no workload", name);
 }
 
+static bool is_beside(const struct options *options, const struct bench_workload *workload)
+{
+	return options->rival && workload->rival && strcmp(options->rival, workload->rival) == 0;
+}
+
+static void rival_check(const struct options *options)
+{
+	unsigned i;
+
+	for (i = 0; i < options->chosen_count; i++)
+		if (is_beside(options, options->chosen[i]))
+			return;
+	usage_fail("none of these workloads has the rival", options->rival);
+}
+
 static bool option_apply(struct options *options, int key, const char *name)
 {
 	switch (key) {
@@ -182,6 +202,9 @@ static bool option_apply(struct options *options, int key, const char *name)
 		return true;
 	case 'd':
 		options->driver = optarg;
+		return true;
+	case 'R':
+		options->rival = optarg;
 		return true;
 	case 't':
 		options->timeout_s = (unsigned)number_parse(name, optarg, 1, 86400);
@@ -214,6 +237,7 @@ static void options_parse(struct options *options, int argc, char **argv)
 		{"runs", required_argument, NULL, 'r'},
 		{"idle", required_argument, NULL, 'i'},
 		{"driver", required_argument, NULL, 'd'},
+		{"rival", required_argument, NULL, 'R'},
 		{"timeout", required_argument, NULL, 't'},
 		{"seed", required_argument, NULL, 's'},
 		{"save", required_argument, NULL, 'S'},
@@ -251,6 +275,8 @@ static void options_parse(struct options *options, int argc, char **argv)
 			stderr);
 		exit(2);
 	}
+	if (options->rival)
+		rival_check(options);
 	if (options->in_process)
 		options->runs = 1;
 }
@@ -398,6 +424,7 @@ static void series_add(struct bench_series *series, const struct bench_workload 
 	series->args.n = options->n ? options->n : workload->n_default;
 	series->args.idle = idle;
 	series->args.driver = options->driver;
+	series->args.rival = is_beside(options, workload);
 }
 
 /* One for each chosen workload and each idle mode it is to run under. Returns how many. */

@@ -13,7 +13,8 @@
  *	bench_row_set(row, BENCH_NS_PER_OP, (double)(bench_now_ns() - start_ns) / (double)args->n);
  *
  * The first row is ours; further rows are variants or rivals measured in the same call, printed
- * with their ratio to the first. Every call must add the same rows in the same order.
+ * with their ratio to the first, or to the one they name. Every call must add the same rows in the
+ * same order.
  *
  * Each run is a fresh child process: a warm-up call with a tenth of n (result dropped), then the
  * measured one, so that runs share no heap, no runtime and no leaked thread. The parent takes the
@@ -70,6 +71,7 @@ struct bench_args {
 	enum bench_idle idle; /* NONE only where the workload names no idle mode */
 	const char *driver;   /* NULL: the build's default */
 	uint64_t seed;        /* for bench_random(); differs from run to run, not between calls */
+	bool rival;           /* the workload's rival is wanted, beside */
 	bool warm_up;         /* the result of this call is dropped */
 };
 
@@ -77,7 +79,8 @@ struct bench_row {
 	char variant[BENCH_TEXT_MAX];
 	char process[BENCH_TEXT_MAX];     /* "fiber", "task", or "-" where nothing is scheduled */
 	double value[BENCH_METRIC_COUNT]; /* NAN: this row has no such figure */
-	bool apart; /* another thing than the first row: no ratio to it is printed */
+	unsigned beside; /* the row that a ratio is printed to: the first, if not set */
+	bool apart;      /* another thing than that row: no ratio is printed */
 };
 
 struct bench_result {
@@ -92,6 +95,7 @@ struct bench_workload {
 	uint64_t n_default;
 	unsigned idle_modes; /* BENCH_IDLE_BITs run when --idle is not given; 0: none apply */
 	bool cold;           /* no warm-up: it would disturb what is measured */
+	const char *rival;   /* of perf/rivals/, whose rows --rival adds; NULL: none */
 	/* Returns 0 or a negative errno (printed; the whole command then fails). */
 	int (*run)(const struct bench_args *args, struct bench_result *result);
 };

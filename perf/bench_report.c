@@ -158,12 +158,12 @@ static void table_line(FILE *out, const struct bench_series *series, unsigned ro
 	enum bench_metric metric, const struct bench_summary *summary)
 {
 	const struct bench_row *names = &series->result[0].row[row];
-	struct bench_summary first;
+	struct bench_summary beside;
 	char workers[16] = "-";
 
 	if (series->args.workers)
 		snprintf(workers, sizeof(workers), "%u", series->args.workers);
-	fprintf(out, "%-16s %-15s %-6s %-8s %-7s %7s %10llu %-10s", series->workload->name,
+	fprintf(out, "%-16s %-20s %-6s %-8s %-7s %7s %10llu %-10s", series->workload->name,
 		names->variant, names->process, idle_names[series->args.idle],
 		bench_driver_name(series), workers, (unsigned long long)series->args.n,
 		metric_names[metric]);
@@ -171,9 +171,9 @@ static void table_line(FILE *out, const struct bench_series *series, unsigned ro
 	number_print(out, summary->min);
 	number_print(out, summary->max);
 	number_print(out, summary->spread);
-	if (row > 0 && !names->apart && bench_summary_get(series, 0, metric, &first) &&
-		first.median > 0)
-		fprintf(out, " %7.2fx", summary->median / first.median);
+	if (row > 0 && !names->apart &&
+		bench_summary_get(series, names->beside, metric, &beside) && beside.median > 0)
+		fprintf(out, " %7.2fx", summary->median / beside.median);
 	fputc('\n', out);
 }
 
@@ -182,9 +182,9 @@ void bench_report_table(FILE *out, const struct bench_series *series, unsigned c
 	struct bench_summary summary;
 	unsigned i, row, metric;
 
-	fprintf(out, "%-16s %-15s %-6s %-8s %-7s %7s %10s %-10s %11s %11s %11s %11s %8s\n",
+	fprintf(out, "%-16s %-20s %-6s %-8s %-7s %7s %10s %-10s %11s %11s %11s %11s %8s\n",
 		"workload", "variant", "kind", "idle", "driver", "workers", "n", "figure", "median",
-		"min", "max", "spread", "to first");
+		"min", "max", "spread", "ratio");
 	for (i = 0; i < count; i++)
 		for (row = 0; row < series[i].result[0].row_count; row++)
 			for (metric = 0; metric < BENCH_METRIC_COUNT; metric++)

@@ -1,7 +1,8 @@
 /*
- * bench_timer.c: timers: what a timer costs its owner, and timers_poll: how long a single poll of a
- * full wheel is. Both on a wheel of a worker's own, without a runtime: time is an argument, so 30 s
- * pass as fast as the polls go.
+ * bench_timer.c: timers: what a timer costs its owner; rearm: moving its deadline later; and
+ * timers_poll: how long a single poll of a full wheel is. All on a wheel of a worker's own, without
+ * a runtime: time is an argument, so 30 s pass as fast as the polls go. With --rival cascade the
+ * same is done to a plain cascading wheel (perf/rivals/cascade).
  *
  * The timers lie in one array and are inserted in its order, as processes get them that are spawned
  * one after the other; their deadlines are random, so they expire, and are cancelled, in random
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "perf/rivals/cascade/cascade.h"
 #include "timer/wheel.h"
 
 #define SPAN_NS ((int64_t)30 * 1000000000)
@@ -21,53 +23,176 @@
 enum {
 	POLLS = (int)(SPAN_NS / POLL_NS) + 2, /* the last timer's tick may end after the span */
 	HOT_OPS_EACH = 10,                    /* of one timer that stays in the caches, per n */
+	REPLAYS = 5,                          /* of the same 30 s, to tell noise from work */
+	BLOCK_POLLS = 10000,                  /* of one wheel, before another has its turn */
 };
 
-struct timers {
-	struct wf_wheel wheel;
+/* What both wheels are asked to do. */
+struct plan {
 	uint64_t n;
 	int64_t start_ns;
-	struct wf_timer *timers;
 	int64_t *deadlines_ns;
 	uint32_t *order; /* a permutation */
 };
 
-static void timers_free(struct timers *t)
+/* A wheel with n timers of a plan and one more. Which of the two it is, its `kind` knows. */
+struct timers {
+	struct wf_wheel weft;
+	struct cascade cascade;
+	const struct plan *plan;
+	void *nodes;
+};
+
+/* One wheel behind one set of names; every use is inlined, so that none pays for a pointer. */
+struct kind {
+	const char *prefix;
+	size_t node_bytes;
+	void (*init)(struct timers *t, int64_t now_ns);
+	void (*insert)(struct timers *t, uint64_t index, int64_t deadline_ns);
+	bool (*cancel)(struct timers *t, uint64_t index);
+	void (*move)(struct timers *t, uint64_t index, int64_t deadline_ns);
+	void (*advance)(struct timers *t, int64_t now_ns);
+	bool (*pop)(struct timers *t, int64_t *deadline_ns_out);
+	uint64_t (*count)(const struct timers *t);
+};
+
+/* ---- The two wheels -------------------------------------------------------------------------- */
+
+WF_INLINE void weft_init(struct timers *t, int64_t now_ns)
 {
-	if (!t)
-		return;
-	free(t->timers);
-	free(t->deadlines_ns);
-	free(t->order);
-	free(t);
+	wf_wheel_init(&t->weft, now_ns);
 }
 
-static struct timers *timers_make(const struct bench_args *args)
+WF_INLINE void weft_insert(struct timers *t, uint64_t index, int64_t deadline_ns)
 {
-	struct timers *t = aligned_alloc(_Alignof(struct timers), sizeof(*t));
-	uint64_t n = args->n, seed = args->seed, i;
+	wf_wheel_insert(&t->weft, (struct wf_timer *)t->nodes + index, deadline_ns);
+}
 
-	if (!t)
-		return NULL;
-	*t = (struct timers){.n = n, .start_ns = (int64_t)bench_now_ns()};
-	t->timers = calloc(n, sizeof(*t->timers));
-	t->deadlines_ns = malloc(n * sizeof(*t->deadlines_ns));
-	t->order = malloc(n * sizeof(*t->order));
-	if (!t->timers || !t->deadlines_ns || !t->order || n > UINT32_MAX) {
-		timers_free(t);
-		return NULL;
+WF_INLINE bool weft_cancel(struct timers *t, uint64_t index)
+{
+	return wf_wheel_cancel(&t->weft, (struct wf_timer *)t->nodes + index);
+}
+
+WF_INLINE void weft_move(struct timers *t, uint64_t index, int64_t deadline_ns)
+{
+	wf_wheel_move(&t->weft, (struct wf_timer *)t->nodes + index, deadline_ns);
+}
+
+WF_INLINE void weft_advance(struct timers *t, int64_t now_ns)
+{
+	wf_wheel_advance(&t->weft, now_ns);
+}
+
+WF_INLINE bool weft_pop(struct timers *t, int64_t *deadline_ns_out)
+{
+	struct wf_timer *timer = wf_wheel_pop_due(&t->weft);
+
+	*deadline_ns_out = timer ? timer->deadline_ns : 0;
+	return timer != NULL;
+}
+
+WF_INLINE uint64_t weft_count(const struct timers *t)
+{
+	return wf_wheel_count(&t->weft);
+}
+
+WF_INLINE void plain_init(struct timers *t, int64_t now_ns)
+{
+	cascade_init(&t->cascade, now_ns);
+}
+
+WF_INLINE void plain_insert(struct timers *t, uint64_t index, int64_t deadline_ns)
+{
+	cascade_insert(&t->cascade, (struct cascade_timer *)t->nodes + index, deadline_ns);
+}
+
+WF_INLINE bool plain_cancel(struct timers *t, uint64_t index)
+{
+	return cascade_cancel(&t->cascade, (struct cascade_timer *)t->nodes + index);
+}
+
+WF_INLINE void plain_move(struct timers *t, uint64_t index, int64_t deadline_ns)
+{
+	cascade_move(&t->cascade, (struct cascade_timer *)t->nodes + index, deadline_ns);
+}
+
+WF_INLINE void plain_advance(struct timers *t, int64_t now_ns)
+{
+	cascade_advance(&t->cascade, now_ns);
+}
+
+WF_INLINE bool plain_pop(struct timers *t, int64_t *deadline_ns_out)
+{
+	struct cascade_timer *timer = cascade_pop_due(&t->cascade);
+
+	*deadline_ns_out = timer ? timer->deadline_ns : 0;
+	return timer != NULL;
+}
+
+WF_INLINE uint64_t plain_count(const struct timers *t)
+{
+	return t->cascade.count;
+}
+
+#define WEFT                                                                             \
+	((struct kind){"", sizeof(struct wf_timer), weft_init, weft_insert, weft_cancel, \
+		weft_move, weft_advance, weft_pop, weft_count})
+#define CASCADE                                                                             \
+	((struct kind){"cascade, ", sizeof(struct cascade_timer), plain_init, plain_insert, \
+		plain_cancel, plain_move, plain_advance, plain_pop, plain_count})
+
+/* ---- What they share ------------------------------------------------------------------------- */
+
+static void plan_free(struct plan *plan)
+{
+	free(plan->deadlines_ns);
+	free(plan->order);
+}
+
+static bool plan_make(const struct bench_args *args, struct plan *plan_out)
+{
+	uint64_t n = args->n, seed = args->seed, i;
+	struct plan plan = {.n = n, .start_ns = (int64_t)bench_now_ns()};
+
+	if (n > UINT32_MAX)
+		return false;
+	plan.deadlines_ns = malloc(n * sizeof(*plan.deadlines_ns));
+	plan.order = malloc(n * sizeof(*plan.order));
+	if (!plan.deadlines_ns || !plan.order) {
+		plan_free(&plan);
+		return false;
 	}
-	/* Page faults are not what is measured. */
-	memset(t->timers, 0xff, n * sizeof(*t->timers));
-	memset(t->timers, 0, n * sizeof(*t->timers));
 	for (i = 0; i < n; i++) {
 		uint64_t j = bench_random(&seed) % (i + 1);
 
-		t->deadlines_ns[i] = t->start_ns + 1 + (int64_t)(bench_random(&seed) % SPAN_NS);
-		t->order[i] = t->order[j];
-		t->order[j] = (uint32_t)i;
+		plan.deadlines_ns[i] = plan.start_ns + 1 + (int64_t)(bench_random(&seed) % SPAN_NS);
+		plan.order[i] = plan.order[j];
+		plan.order[j] = (uint32_t)i;
 	}
-	wf_wheel_init(&t->wheel, t->start_ns);
+	*plan_out = plan;
+	return true;
+}
+
+static void timers_free(struct timers *t)
+{
+	if (t)
+		free(t->nodes);
+	free(t);
+}
+
+static struct timers *timers_make(const struct plan *plan, const struct kind kind)
+{
+	struct timers *t = aligned_alloc(_Alignof(struct timers), sizeof(*t));
+	size_t bytes = (plan->n + 1) * kind.node_bytes;
+
+	BENCH_CHECK(t);
+	t->plan = plan;
+	t->nodes = malloc(bytes);
+	BENCH_CHECK(t->nodes);
+	/* Page faults are not what is measured. */
+	memset(t->nodes, 0xff, bytes);
+	memset(t->nodes, 0, bytes);
+	kind.init(t, plan->start_ns);
 	return t;
 }
 
@@ -77,25 +202,39 @@ static double per_op(uint64_t start_ns, uint64_t count)
 	return (double)(bench_now_ns() - start_ns) / (double)(count ? count : 1);
 }
 
-static void insert_all(struct timers *t)
+/* A rival's row stands beside ours of that name, which is `beside`. */
+static struct bench_row *row_add(
+	struct bench_result *result, const struct kind kind, const char *what, unsigned beside)
+{
+	char variant[BENCH_TEXT_MAX];
+	struct bench_row *row;
+
+	snprintf(variant, sizeof(variant), "%s%s", kind.prefix, what);
+	row = bench_row_add(result, variant, "-");
+	row->beside = beside;
+	row->apart = kind.prefix[0] == '\0';
+	return row;
+}
+
+WF_INLINE void insert_all(struct timers *t, const struct kind kind)
 {
 	uint64_t i;
 
-	for (i = 0; i < t->n; i++)
-		wf_wheel_insert(&t->wheel, &t->timers[i], t->deadlines_ns[i]);
+	for (i = 0; i < t->plan->n; i++)
+		kind.insert(t, i, t->plan->deadlines_ns[i]);
 }
 
 /*
  * One poll as a worker makes it, but for what it would do with the timer. Returns how many fired.
  */
-static uint64_t poll_at(struct timers *t, int64_t now_ns)
+WF_INLINE uint64_t poll_at(struct timers *t, const struct kind kind, int64_t now_ns)
 {
-	struct wf_timer *timer;
+	int64_t deadline_ns;
 	uint64_t fired = 0;
 
-	wf_wheel_advance(&t->wheel, now_ns);
-	while ((timer = wf_wheel_pop_due(&t->wheel))) {
-		BENCH_CHECK(timer->deadline_ns <= now_ns);
+	kind.advance(t, now_ns);
+	while (kind.pop(t, &deadline_ns)) {
+		BENCH_CHECK(deadline_ns <= now_ns);
 		fired++;
 	}
 	return fired;
@@ -103,80 +242,60 @@ static uint64_t poll_at(struct timers *t, int64_t now_ns)
 
 /* ---- timers --------------------------------------------------------------------------------- */
 
-static void measure_near(struct timers *t, struct bench_row *row)
+WF_INLINE void measure_near(struct timers *t, const struct kind kind, struct bench_row *row)
 {
-	uint64_t start_ns = bench_now_ns(), count = t->n * HOT_OPS_EACH, i;
-	struct wf_timer timer = {0};
+	uint64_t start_ns = bench_now_ns(), n = t->plan->n, count = n * HOT_OPS_EACH, i;
 
 	/* An I/O timeout that is never reached: 100 to 165 us ahead, on two levels. */
 	for (i = 0; i < count; i++) {
-		wf_wheel_insert(
-			&t->wheel, &timer, t->start_ns + 100000 + (int64_t)(i * 977 % 65536));
-		bench_keep(wf_wheel_cancel(&t->wheel, &timer));
+		kind.insert(t, n, t->plan->start_ns + 100000 + (int64_t)(i * 977 % 65536));
+		bench_keep(kind.cancel(t, n));
 	}
 	bench_row_set(row, BENCH_NS_PER_OP, per_op(start_ns, count));
-}
-
-static void measure_later(struct timers *t, struct bench_row *row)
-{
-	struct wf_timer timer = {0};
-	uint64_t start_ns, count = t->n * HOT_OPS_EACH, i;
-
-	wf_wheel_insert(&t->wheel, &timer, t->start_ns + POLL_NS);
-	start_ns = bench_now_ns();
-	for (i = 0; i < count; i++) {
-		wf_wheel_move(&t->wheel, &timer, t->start_ns + POLL_NS + (int64_t)i);
-		bench_keep(&timer);
-	}
-	bench_row_set(row, BENCH_NS_PER_OP, per_op(start_ns, count));
-	wf_wheel_cancel(&t->wheel, &timer);
-}
-
-static void measure_later_random(struct timers *t, struct bench_row *row)
-{
-	uint64_t start_ns = bench_now_ns(), i;
-
-	for (i = 0; i < t->n; i++) {
-		uint32_t k = t->order[i];
-
-		wf_wheel_move(&t->wheel, &t->timers[k], t->deadlines_ns[k]);
-	}
-	bench_row_set(row, BENCH_NS_PER_OP, per_op(start_ns, t->n));
 }
 
 /* Half are cancelled in random order; the others expire. */
-static void measure_cancel_and_expire(struct timers *t, struct bench_row *row)
+WF_INLINE void measure_cancel_and_expire(
+	struct timers *t, const struct kind kind, struct bench_row *row)
 {
-	uint64_t start_ns = bench_now_ns(), half = t->n / 2, fired = 0, i;
+	const struct plan *plan = t->plan;
+	uint64_t start_ns = bench_now_ns(), half = plan->n / 2, fired = 0, i;
 
 	for (i = 0; i < half; i++)
-		bench_keep(wf_wheel_cancel(&t->wheel, &t->timers[t->order[i]]));
+		bench_keep(kind.cancel(t, plan->order[i]));
 	bench_row_set(row, BENCH_CANCEL_NS, per_op(start_ns, half));
-	BENCH_CHECK(wf_wheel_count(&t->wheel) == t->n - half);
+	BENCH_CHECK(kind.count(t) == plan->n - half);
 	start_ns = bench_now_ns();
 	for (i = 1; i <= POLLS; i++)
-		fired += poll_at(t, t->start_ns + (int64_t)i * POLL_NS);
-	bench_row_set(row, BENCH_NS_PER_OP, per_op(start_ns, t->n - half));
-	BENCH_CHECK(fired == t->n - half);
+		fired += poll_at(t, kind, plan->start_ns + (int64_t)i * POLL_NS);
+	bench_row_set(row, BENCH_NS_PER_OP, per_op(start_ns, plan->n - half));
+	BENCH_CHECK(fired == plan->n - half);
+}
+
+WF_INLINE void measure_timers(
+	const struct plan *plan, const struct kind kind, struct bench_result *result)
+{
+	struct bench_row *row = row_add(result, kind, "random", 0);
+	struct timers *t = timers_make(plan, kind);
+	uint64_t start_ns = bench_now_ns();
+
+	insert_all(t, kind);
+	bench_row_set(row, BENCH_INSERT_NS, per_op(start_ns, plan->n));
+	measure_near(t, kind, row_add(result, kind, "near pair", 1));
+	measure_cancel_and_expire(t, kind, row);
+	timers_free(t);
 }
 
 static int timers_run(const struct bench_args *args, struct bench_result *result)
 {
-	struct timers *t = timers_make(args);
-	struct bench_row *row;
-	uint64_t start_ns;
+	struct plan plan;
 
-	if (!t)
+	if (!plan_make(args, &plan))
 		return -ENOMEM;
-	row = bench_row_add(result, "random", "-");
-	start_ns = bench_now_ns();
-	insert_all(t);
-	bench_row_set(row, BENCH_INSERT_NS, per_op(start_ns, t->n));
-	measure_near(t, bench_row_add(result, "near pair", "-"));
-	measure_later(t, bench_row_add(result, "later, one", "-"));
-	measure_later_random(t, bench_row_add(result, "later, random", "-"));
-	measure_cancel_and_expire(t, row);
-	timers_free(t);
+	measure_timers(&plan, WEFT, result);
+	if (args->rival)
+		measure_timers(&plan, CASCADE, result);
+	plan_free(&plan);
 	return 0;
 }
 
@@ -185,51 +304,212 @@ const struct bench_workload bench_timers = {
 	.help = "n timers, random over 30 s: insert, cancel half, expire the rest; and one timer "
 		"alone",
 	.n_default = 1000000,
+	.rival = "cascade",
 	.run = timers_run,
+};
+
+/* ---- rearm ----------------------------------------------------------------------------------- */
+
+/* As a busy connection pushes its idle timeout back: by 5 us each time. */
+WF_INLINE void measure_rearm_one(struct timers *t, const struct kind kind, struct bench_row *row)
+{
+	uint64_t n = t->plan->n, count = n * HOT_OPS_EACH, start_ns, i;
+	int64_t deadline_ns = t->plan->start_ns + SPAN_NS;
+
+	kind.insert(t, n, deadline_ns);
+	start_ns = bench_now_ns();
+	for (i = 0; i < count; i++) {
+		deadline_ns += 5000;
+		kind.move(t, n, deadline_ns);
+		bench_keep(t);
+	}
+	bench_row_set(row, BENCH_NS_PER_OP, per_op(start_ns, count));
+	kind.cancel(t, n);
+}
+
+WF_INLINE void measure_rearm_random(struct timers *t, const struct kind kind, struct bench_row *row)
+{
+	const struct plan *plan = t->plan;
+	uint64_t start_ns = bench_now_ns(), i;
+
+	for (i = 0; i < plan->n; i++)
+		kind.move(t, plan->order[i], plan->start_ns + SPAN_NS + (int64_t)(i + 1) * 5000);
+	bench_row_set(row, BENCH_NS_PER_OP, per_op(start_ns, plan->n));
+}
+
+WF_INLINE void measure_rearm(
+	const struct plan *plan, const struct kind kind, struct bench_result *result)
+{
+	struct timers *t = timers_make(plan, kind);
+
+	insert_all(t, kind);
+	measure_rearm_one(t, kind, row_add(result, kind, "one", 0));
+	measure_rearm_random(t, kind, row_add(result, kind, "random", 1));
+	BENCH_CHECK(kind.count(t) == plan->n);
+	timers_free(t);
+}
+
+static int rearm_run(const struct bench_args *args, struct bench_result *result)
+{
+	struct plan plan;
+
+	if (!plan_make(args, &plan))
+		return -ENOMEM;
+	measure_rearm(&plan, WEFT, result);
+	if (args->rival)
+		measure_rearm(&plan, CASCADE, result);
+	plan_free(&plan);
+	return 0;
+}
+
+const struct bench_workload bench_rearm = {
+	.name = "rearm",
+	.help = "a deadline moved later, beside n timers: of one timer, and of each of the n in "
+		"random order",
+	.n_default = 1000000,
+	.rival = "cascade",
+	.run = rearm_run,
 };
 
 /* ---- timers_poll ---------------------------------------------------------------------------- */
 
-/* The clock is read once per poll, so each sample has one read of it: the row without timers. */
-static void measure_polls(struct timers *t, uint64_t *samples_ns, struct bench_row *row)
-{
-	uint64_t last_ns = bench_now_ns(), begin_ns = last_ns, i;
+enum poll_row { POLL_WEFT, POLL_HALF, POLL_EMPTY, POLL_CASCADE, POLL_ROWS };
 
-	for (i = 0; i < POLLS; i++) {
+/* Its timers, and how long each poll of each replay took. */
+struct polled {
+	struct timers *timers;
+	bool cancels; /* a random half of the timers, evenly over the time */
+	uint64_t cancelled, fired;
+	uint64_t *samples_ns; /* by replay and poll */
+};
+
+/* Between two polls: those whose turn it is before poll `i`. */
+WF_INLINE void cancel_some(struct polled *polled, const struct kind kind, unsigned i)
+{
+	const struct plan *plan = polled->timers->plan;
+	uint64_t half = plan->n / 2, k = half * i / POLLS, end = half * (i + 1) / POLLS;
+
+	for (; k < end; k++)
+		polled->cancelled += kind.cancel(polled->timers, plan->order[k]);
+}
+
+/* The clock is read once per poll, so each sample has one read of it: the row without timers. */
+WF_INLINE void poll_block(
+	struct polled *polled, const struct kind kind, unsigned replay, unsigned from)
+{
+	struct timers *t = polled->timers;
+	uint64_t *samples_ns = polled->samples_ns + (size_t)replay * POLLS;
+	unsigned i, to = from + BLOCK_POLLS < POLLS ? from + BLOCK_POLLS : POLLS;
+	uint64_t last_ns = bench_now_ns();
+
+	for (i = from; i < to; i++) {
 		uint64_t now_ns;
 
-		(void)poll_at(t, t->start_ns + (int64_t)(i + 1) * POLL_NS);
+		if (polled->cancels) {
+			cancel_some(polled, kind, i);
+			last_ns = bench_now_ns();
+		}
+		polled->fired += poll_at(t, kind, t->plan->start_ns + (int64_t)(i + 1) * POLL_NS);
 		now_ns = bench_now_ns();
 		samples_ns[i] = now_ns - last_ns;
 		last_ns = now_ns;
 	}
-	bench_row_set(row, BENCH_NS_PER_OP, per_op(begin_ns, POLLS));
-	bench_row_percentiles(row, samples_ns, POLLS);
-	BENCH_CHECK(wf_wheel_count(&t->wheel) == 0);
+}
+
+/*
+ * The same 30 s, replay by replay: what a wheel does in a poll is the same in each, what the
+ * machine does meanwhile is not. The wheels take turns of half a second of their time.
+ */
+static void poll_all(struct polled *polled, unsigned rows, unsigned replays)
+{
+	unsigned replay, from, row;
+
+	for (replay = 0; replay < replays; replay++) {
+		for (row = 0; row < rows; row++) {
+			struct timers *t = polled[row].timers;
+
+			if (row == POLL_CASCADE) {
+				plain_init(t, t->plan->start_ns);
+				insert_all(t, CASCADE);
+			} else {
+				weft_init(t, t->plan->start_ns);
+				if (row != POLL_EMPTY)
+					insert_all(t, WEFT);
+			}
+		}
+		for (from = 0; from < POLLS; from += BLOCK_POLLS)
+			for (row = 0; row < rows; row++)
+				if (row == POLL_CASCADE)
+					poll_block(&polled[row], CASCADE, replay, from);
+				else
+					poll_block(&polled[row], WEFT, replay, from);
+	}
+}
+
+/*
+ * Of all polls; and of each poll's least time in any replay: what noise made long in one, it did
+ * not in all of them.
+ */
+static void polls_report(
+	struct polled *polled, const char *what, unsigned replays, struct bench_result *result)
+{
+	uint64_t *samples_ns = polled->samples_ns, *least_ns = malloc(POLLS * sizeof(*least_ns));
+	size_t count = (size_t)replays * POLLS, i;
+	char variant[BENCH_TEXT_MAX];
+	struct bench_row *row;
+	double sum_ns = 0;
+
+	BENCH_CHECK(least_ns);
+	memcpy(least_ns, samples_ns, POLLS * sizeof(*least_ns));
+	for (i = 0; i < count; i++) {
+		sum_ns += (double)samples_ns[i];
+		if (samples_ns[i] < least_ns[i % POLLS])
+			least_ns[i % POLLS] = samples_ns[i];
+	}
+	row = bench_row_add(result, what, "-");
+	bench_row_set(row, BENCH_NS_PER_OP, sum_ns / (double)count);
+	bench_row_percentiles(row, samples_ns, count);
+	snprintf(variant, sizeof(variant), "%s, least", what);
+	row = bench_row_add(result, variant, "-");
+	row->beside = 1;
+	row->apart = result->row_count == 2;
+	bench_row_percentiles(row, least_ns, POLLS);
+	free(least_ns);
 }
 
 static int timers_poll_run(const struct bench_args *args, struct bench_result *result)
 {
-	uint64_t *samples_ns = calloc(POLLS, sizeof(*samples_ns));
-	struct timers *t = timers_make(args);
+	static const char *const names[POLL_ROWS] = {
+		"n timers", "half cancelled", "no timers", "cascade"};
+	unsigned rows = args->rival ? POLL_ROWS : POLL_CASCADE, i;
+	unsigned replays = args->warm_up ? 1 : REPLAYS;
+	struct polled polled[POLL_ROWS] = {[POLL_HALF] = {.cancels = true}};
+	struct plan plan;
 
-	if (!t || !samples_ns) {
-		timers_free(t);
-		free(samples_ns);
+	if (!plan_make(args, &plan))
 		return -ENOMEM;
+	for (i = 0; i < rows; i++) {
+		polled[i].timers = timers_make(&plan, i == POLL_CASCADE ? CASCADE : WEFT);
+		polled[i].samples_ns = calloc((size_t)replays * POLLS, sizeof(uint64_t));
+		BENCH_CHECK(polled[i].samples_ns);
 	}
-	insert_all(t);
-	measure_polls(t, samples_ns, bench_row_add(result, "n timers", "-"));
-	wf_wheel_init(&t->wheel, t->start_ns);
-	measure_polls(t, samples_ns, bench_row_add(result, "no timers", "-"));
-	timers_free(t);
-	free(samples_ns);
+	poll_all(polled, rows, replays);
+	for (i = 0; i < rows; i++) {
+		BENCH_CHECK(polled[i].fired + polled[i].cancelled ==
+			    (i == POLL_EMPTY ? 0 : replays * plan.n));
+		polls_report(&polled[i], names[i], replays, result);
+		timers_free(polled[i].timers);
+		free(polled[i].samples_ns);
+	}
+	plan_free(&plan);
 	return 0;
 }
 
 const struct bench_workload bench_timers_poll = {
 	.name = "timers_poll",
-	.help = "a poll of a wheel with n timers, random over 30 s, every 50 us of their time",
+	.help = "a poll of a wheel with n timers, random over 30 s, every 50 us of their time; and "
+		"the least of each in 5 replays",
 	.n_default = 1000000,
+	.rival = "cascade",
 	.run = timers_poll_run,
 };

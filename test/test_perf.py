@@ -90,6 +90,34 @@ class Bench(unittest.TestCase):
             # One run has no spread that could hide a factor.
             return run(BENCH, "yield", "--n", 50, "--runs", 1, "--compare", path)
 
+    def test_a_rival_stands_beside_in_the_workloads_that_name_it(self):
+        rows = self.rows("rearm", "deque", "--n", 50, "--runs", 2, "--rival", "cascade")
+        names = [row["variant"] for row in rows if row["workload"] == "rearm"]
+        self.assertEqual(names, ["one", "random", "cascade, one", "cascade, random"])
+        self.assertNotIn("cascade", "".join(row["variant"] for row in rows
+                                            if row["workload"] == "deque"))
+        self.assertEqual([row["variant"] for row in self.rows("rearm", "--n", 50, "--runs", 1)],
+                         names[:2])
+
+    def test_a_rivals_ratio_is_to_our_row_of_that_name(self):
+        done = run(BENCH, "rearm", "--n", 50, "--runs", 1, "--rival", "cascade")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        medians = {}
+        for variant, name in re.findall(r"(?m)^rearm +((?:cascade, )?(one|random)) ", done.stdout):
+            line = re.search(r"(?m)^rearm +%s .* ns_per_op +(.*)$" % variant, done.stdout).group(1)
+            medians[variant] = float(line.split()[0])
+            self.assertEqual(line.endswith("x"), variant != name)
+            if variant != name:
+                self.assertAlmostEqual(float(line.split()[-1][:-1]),
+                                       medians[variant] / medians[name],
+                                       delta=0.02 + 0.02 * medians[variant] / medians[name])
+        self.assertEqual(len(medians), 4)
+
+    def test_the_list_names_the_rivals(self):
+        lines = run(BENCH, "--list").stdout.splitlines()
+        self.assertEqual([line.split()[0] for line in lines if "; rival cascade" in line],
+                         ["rearm", "timers", "timers_poll"])
+
     def test_comparison_fails_when_a_figure_is_much_worse(self):
         done = self.compare_with(1e-6)
         self.assertEqual(done.returncode, 1, done.stdout)
@@ -110,7 +138,8 @@ class Bench(unittest.TestCase):
 
     def test_refuses_a_wrong_command_line(self):
         for arguments in ([], ["nonsense"], ["yield", "--n", "0"], ["yield", "--runs", "x"],
-                          ["yield", "--idle", "sleep"], ["--nonsense"]):
+                          ["yield", "--idle", "sleep"], ["yield", "--rival", "cascade"],
+                          ["timers", "--rival", "nonsense"], ["--nonsense"]):
             with self.subTest(arguments=arguments):
                 done = run(BENCH, *arguments)
                 self.assertEqual(done.returncode, 2)
