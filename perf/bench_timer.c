@@ -25,6 +25,7 @@ enum {
 	HOT_OPS_EACH = 10,                    /* of one timer that stays in the caches, per n */
 	REPLAYS = 5,                          /* of the same 30 s, to tell noise from work */
 	BLOCK_POLLS = 10000,                  /* of one wheel, before another has its turn */
+	SLICES = 1001,                        /* of a measured loop */
 };
 
 /* What both wheels are asked to do. */
@@ -35,12 +36,13 @@ struct plan {
 	uint32_t *order; /* a permutation */
 };
 
-/* A wheel with n timers of a plan and one more. Which of the two it is, its `kind` knows. */
+/* A wheel with timers 1 to n of a plan, and 0 for other use. Its `kind` knows which wheel it is. */
 struct timers {
 	struct wf_wheel weft;
 	struct cascade cascade;
-	const struct plan *plan;
 	void *nodes;
+	int64_t start_ns; /* as in the plan */
+	const struct plan *plan;
 };
 
 /* One wheel behind one set of names; every use is inlined, so that none pays for a pointer. */
@@ -187,6 +189,7 @@ static struct timers *timers_make(const struct plan *plan, const struct kind kin
 
 	BENCH_CHECK(t);
 	t->plan = plan;
+	t->start_ns = plan->start_ns;
 	t->nodes = malloc(bytes);
 	BENCH_CHECK(t->nodes);
 	/* Page faults are not what is measured. */
@@ -194,12 +197,6 @@ static struct timers *timers_make(const struct plan *plan, const struct kind kin
 	memset(t->nodes, 0, bytes);
 	kind.init(t, plan->start_ns);
 	return t;
-}
-
-/* The warm-up of a small n may have none of an operation. */
-static double per_op(uint64_t start_ns, uint64_t count)
-{
-	return (double)(bench_now_ns() - start_ns) / (double)(count ? count : 1);
 }
 
 /* A rival's row stands beside ours of that name, which is `beside`. */
@@ -216,12 +213,76 @@ static struct bench_row *row_add(
 	return row;
 }
 
+/* What is done `count` times, and measured; always inlined. */
+typedef void (*operation_fn)(struct timers *t, const struct kind kind, uint64_t i);
+
+WF_INLINE double slice_ns(struct timers *t, const struct kind kind, operation_fn operation,
+	uint64_t from, uint64_t to)
+{
+	uint64_t start_ns = bench_now_ns(), i;
+
+	for (i = from; i < to; i++)
+		operation(t, kind, i);
+	return (double)(bench_now_ns() - start_ns) / (double)(to - from);
+}
+
+static int compare_double(const void *left, const void *right)
+{
+	double a = *(const double *)left, b = *(const double *)right;
+
+	return a < b ? -1 : a > b;
+}
+
+/*
+ * An operation's time, on our wheel and, if there is one, on the rival's: in slices, by turns, and
+ * of each the median, which a slice that lost its processor does not move.
+ */
+WF_INLINE void measure(struct timers *const t[2], operation_fn operation, uint64_t count,
+	struct bench_row *const rows[2], enum bench_metric metric)
+{
+	static double ns[2][SLICES];
+	uint64_t slices = count < SLICES ? 1 : SLICES, i;
+
+	if (count == 0)
+		return;
+	for (i = 0; i < slices; i++) {
+		uint64_t from = count * i / slices, to = count * (i + 1) / slices;
+
+		ns[0][i] = slice_ns(t[0], WEFT, operation, from, to);
+		if (t[1])
+			ns[1][i] = slice_ns(t[1], CASCADE, operation, from, to);
+	}
+	for (i = 0; i < 2 && t[i]; i++) {
+		qsort(ns[i], slices, sizeof(ns[i][0]), compare_double);
+		bench_row_set(rows[i], metric, ns[i][slices / 2]);
+	}
+}
+
+WF_INLINE void insert_one(struct timers *t, const struct kind kind, uint64_t i)
+{
+	kind.insert(t, i + 1, t->plan->deadlines_ns[i]);
+}
+
 WF_INLINE void insert_all(struct timers *t, const struct kind kind)
 {
 	uint64_t i;
 
 	for (i = 0; i < t->plan->n; i++)
-		kind.insert(t, i, t->plan->deadlines_ns[i]);
+		insert_one(t, kind, i);
+}
+
+/* Ours, and the rival if it is wanted. */
+static void pair_make(
+	const struct plan *plan, const struct bench_args *args, struct timers *pair_out[2])
+{
+	pair_out[0] = timers_make(plan, WEFT);
+	pair_out[1] = args->rival ? timers_make(plan, CASCADE) : NULL;
+}
+
+static void pair_free(struct timers *pair[2])
+{
+	timers_free(pair[0]);
+	timers_free(pair[1]);
 }
 
 /*
@@ -242,59 +303,52 @@ WF_INLINE uint64_t poll_at(struct timers *t, const struct kind kind, int64_t now
 
 /* ---- timers --------------------------------------------------------------------------------- */
 
-WF_INLINE void measure_near(struct timers *t, const struct kind kind, struct bench_row *row)
+/* An I/O timeout that is never reached: 100 to 165 us ahead, on two levels. */
+WF_INLINE void near_pair(struct timers *t, const struct kind kind, uint64_t i)
 {
-	uint64_t start_ns = bench_now_ns(), n = t->plan->n, count = n * HOT_OPS_EACH, i;
-
-	/* An I/O timeout that is never reached: 100 to 165 us ahead, on two levels. */
-	for (i = 0; i < count; i++) {
-		kind.insert(t, n, t->plan->start_ns + 100000 + (int64_t)(i * 977 % 65536));
-		bench_keep(kind.cancel(t, n));
-	}
-	bench_row_set(row, BENCH_NS_PER_OP, per_op(start_ns, count));
+	kind.insert(t, 0, t->start_ns + 100000 + (int64_t)(i * 977 % 65536));
+	bench_keep(kind.cancel(t, 0));
 }
 
-/* Half are cancelled in random order; the others expire. */
-WF_INLINE void measure_cancel_and_expire(
-	struct timers *t, const struct kind kind, struct bench_row *row)
+WF_INLINE void cancel_random(struct timers *t, const struct kind kind, uint64_t i)
 {
-	const struct plan *plan = t->plan;
-	uint64_t start_ns = bench_now_ns(), half = plan->n / 2, fired = 0, i;
+	bench_keep(kind.cancel(t, t->plan->order[i] + 1));
+}
 
-	for (i = 0; i < half; i++)
-		bench_keep(kind.cancel(t, plan->order[i]));
-	bench_row_set(row, BENCH_CANCEL_NS, per_op(start_ns, half));
-	BENCH_CHECK(kind.count(t) == plan->n - half);
-	start_ns = bench_now_ns();
+/* All that is left, with all its moves. */
+WF_INLINE void measure_expire(struct timers *t, const struct kind kind, struct bench_row *row)
+{
+	uint64_t left = kind.count(t), start_ns = bench_now_ns(), cpu_ns = bench_cpu_ns();
+	uint64_t fired = 0, i;
+
 	for (i = 1; i <= POLLS; i++)
-		fired += poll_at(t, kind, plan->start_ns + (int64_t)i * POLL_NS);
-	bench_row_set(row, BENCH_NS_PER_OP, per_op(start_ns, plan->n - half));
-	BENCH_CHECK(fired == plan->n - half);
-}
-
-WF_INLINE void measure_timers(
-	const struct plan *plan, const struct kind kind, struct bench_result *result)
-{
-	struct bench_row *row = row_add(result, kind, "random", 0);
-	struct timers *t = timers_make(plan, kind);
-	uint64_t start_ns = bench_now_ns();
-
-	insert_all(t, kind);
-	bench_row_set(row, BENCH_INSERT_NS, per_op(start_ns, plan->n));
-	measure_near(t, kind, row_add(result, kind, "near pair", 1));
-	measure_cancel_and_expire(t, kind, row);
-	timers_free(t);
+		fired += poll_at(t, kind, t->plan->start_ns + (int64_t)i * POLL_NS);
+	BENCH_CHECK(fired == left && kind.count(t) == 0);
+	bench_row_set(row, BENCH_NS_PER_OP, (double)(bench_now_ns() - start_ns) / (double)left);
+	bench_row_set(row, BENCH_CPU_NS, (double)(bench_cpu_ns() - cpu_ns) / (double)left);
 }
 
 static int timers_run(const struct bench_args *args, struct bench_result *result)
 {
+	struct bench_row *random[2], *near[2];
+	struct timers *pair[2];
 	struct plan plan;
 
 	if (!plan_make(args, &plan))
 		return -ENOMEM;
-	measure_timers(&plan, WEFT, result);
-	if (args->rival)
-		measure_timers(&plan, CASCADE, result);
+	pair_make(&plan, args, pair);
+	random[0] = row_add(result, WEFT, "random", 0);
+	near[0] = row_add(result, WEFT, "near pair", 1);
+	random[1] = pair[1] ? row_add(result, CASCADE, "random", 0) : NULL;
+	near[1] = pair[1] ? row_add(result, CASCADE, "near pair", 1) : NULL;
+	measure(pair, insert_one, plan.n, random, BENCH_INSERT_NS);
+	measure(pair, near_pair, plan.n * HOT_OPS_EACH, near, BENCH_NS_PER_OP);
+	/* The others expire. */
+	measure(pair, cancel_random, plan.n / 2, random, BENCH_CANCEL_NS);
+	measure_expire(pair[0], WEFT, random[0]);
+	if (pair[1])
+		measure_expire(pair[1], CASCADE, random[1]);
+	pair_free(pair);
 	plan_free(&plan);
 	return 0;
 }
@@ -311,53 +365,37 @@ const struct bench_workload bench_timers = {
 /* ---- rearm ----------------------------------------------------------------------------------- */
 
 /* As a busy connection pushes its idle timeout back: by 5 us each time. */
-WF_INLINE void measure_rearm_one(struct timers *t, const struct kind kind, struct bench_row *row)
+WF_INLINE void rearm_one(struct timers *t, const struct kind kind, uint64_t i)
 {
-	uint64_t n = t->plan->n, count = n * HOT_OPS_EACH, start_ns, i;
-	int64_t deadline_ns = t->plan->start_ns + SPAN_NS;
-
-	kind.insert(t, n, deadline_ns);
-	start_ns = bench_now_ns();
-	for (i = 0; i < count; i++) {
-		deadline_ns += 5000;
-		kind.move(t, n, deadline_ns);
-		bench_keep(t);
-	}
-	bench_row_set(row, BENCH_NS_PER_OP, per_op(start_ns, count));
-	kind.cancel(t, n);
+	kind.move(t, 0, t->start_ns + SPAN_NS + (int64_t)(i + 1) * 5000);
+	bench_keep(t);
 }
 
-WF_INLINE void measure_rearm_random(struct timers *t, const struct kind kind, struct bench_row *row)
+WF_INLINE void rearm_random(struct timers *t, const struct kind kind, uint64_t i)
 {
-	const struct plan *plan = t->plan;
-	uint64_t start_ns = bench_now_ns(), i;
-
-	for (i = 0; i < plan->n; i++)
-		kind.move(t, plan->order[i], plan->start_ns + SPAN_NS + (int64_t)(i + 1) * 5000);
-	bench_row_set(row, BENCH_NS_PER_OP, per_op(start_ns, plan->n));
-}
-
-WF_INLINE void measure_rearm(
-	const struct plan *plan, const struct kind kind, struct bench_result *result)
-{
-	struct timers *t = timers_make(plan, kind);
-
-	insert_all(t, kind);
-	measure_rearm_one(t, kind, row_add(result, kind, "one", 0));
-	measure_rearm_random(t, kind, row_add(result, kind, "random", 1));
-	BENCH_CHECK(kind.count(t) == plan->n);
-	timers_free(t);
+	kind.move(t, t->plan->order[i] + 1, t->start_ns + SPAN_NS + (int64_t)(i + 1) * 5000);
 }
 
 static int rearm_run(const struct bench_args *args, struct bench_result *result)
 {
+	struct bench_row *one[2], *random[2];
+	struct timers *pair[2];
 	struct plan plan;
 
 	if (!plan_make(args, &plan))
 		return -ENOMEM;
-	measure_rearm(&plan, WEFT, result);
-	if (args->rival)
-		measure_rearm(&plan, CASCADE, result);
+	pair_make(&plan, args, pair);
+	one[0] = row_add(result, WEFT, "one", 0);
+	random[0] = row_add(result, WEFT, "random", 1);
+	one[1] = pair[1] ? row_add(result, CASCADE, "one", 0) : NULL;
+	random[1] = pair[1] ? row_add(result, CASCADE, "random", 1) : NULL;
+	insert_all(pair[0], WEFT);
+	if (pair[1])
+		insert_all(pair[1], CASCADE);
+	measure(pair, rearm_one, plan.n * HOT_OPS_EACH, one, BENCH_NS_PER_OP);
+	measure(pair, rearm_random, plan.n, random, BENCH_NS_PER_OP);
+	BENCH_CHECK(weft_count(pair[0]) == plan.n + 1);
+	pair_free(pair);
 	plan_free(&plan);
 	return 0;
 }
@@ -390,7 +428,7 @@ WF_INLINE void cancel_some(struct polled *polled, const struct kind kind, unsign
 	uint64_t half = plan->n / 2, k = half * i / POLLS, end = half * (i + 1) / POLLS;
 
 	for (; k < end; k++)
-		polled->cancelled += kind.cancel(polled->timers, plan->order[k]);
+		polled->cancelled += kind.cancel(polled->timers, plan->order[k] + 1);
 }
 
 /* The clock is read once per poll, so each sample has one read of it: the row without timers. */
