@@ -2,6 +2,7 @@
  * <weft.h>: runtimes: create, run, stop, destroy; and all other headers but the last of these:
  *
  *	<weft/time.h>      points in time, durations, deadlines
+ *	<weft/interval.h>  ticks at a steady pace
  *	<weft/process.h>   processes: spawn, join, cancel, park and wake
  *	<weft/task.h>      processes without a stack; wakers
  *	<weft/scope.h>     processes that do not outlive the block that started them
@@ -42,6 +43,7 @@
 #include <weft/blocking.h>
 #include <weft/child.h>
 #include <weft/fail.h>
+#include <weft/interval.h>
 #include <weft/scope.h>
 #include <weft/task.h>
 #include <weft/io.h>
