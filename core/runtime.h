@@ -114,6 +114,7 @@ struct weft_rt {
 
 	/* Read by all, written rarely. */
 	wf_atomic_u64 clock;         /* of a virtual clock: the time; relaxed */
+	wf_atomic_u64 wall_ahead;    /* and what its wall clock, since 1970, is ahead; ns, signed */
 	struct wf_table table;
 	wf_atomic_u32 stop_phase WF_ALIGNED(WF_FALSE_SHARING); /* enum wf_stop_phase; futex */
 	wf_atomic_u32 started;
@@ -160,6 +161,9 @@ WF_INLINE weft_time wf_rt_now(const struct weft_rt *rt)
 	return WF_LIKELY(!rt->clock_virtual) ? wf_clock_now_ns()
 					     : (weft_time)wf_u64_load_relaxed(&rt->clock);
 }
+
+/* wall.c: what its processes take for the wall clock. Any thread. */
+struct weft_wall wf_rt_wall(const struct weft_rt *rt);
 
 /* The runtime part of a joiner word that names a foreign thread: no runtime has this slot. */
 #define WF_FOREIGN (WF_RUNTIMES_MAX - 1)

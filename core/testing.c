@@ -103,6 +103,7 @@ static void start_clock(struct weft_rt *rt)
 
 	rt->clock_virtual = true;
 	wf_u64_store_relaxed(&rt->clock, (uint64_t)WEFT_TEST_START);
+	wf_u64_store_relaxed(&rt->wall_ahead, (uint64_t)(WEFT_TEST_WALL_START - WEFT_TEST_START));
 	wf_wheel_init(&worker->wheel, WEFT_TEST_START);
 	wf_shared_restart(&rt->timers, WEFT_TEST_START);
 	worker->now = WEFT_TEST_START;
@@ -249,6 +250,23 @@ int weft_test_run(weft_rt *rt, weft_time limit_ns)
 weft_time weft_test_now(const weft_rt *rt)
 {
 	return wf_rt_now(rt);
+}
+
+struct weft_wall weft_test_wall(const weft_rt *rt)
+{
+	return wf_rt_wall(rt);
+}
+
+int weft_test_step_wall(weft_rt *rt, weft_time delta_ns)
+{
+	int64_t ahead = (int64_t)wf_u64_load_relaxed(&rt->wall_ahead);
+
+	if (!rt->forced)
+		return -EINVAL;
+	if (__builtin_add_overflow(ahead, delta_ns, &ahead))
+		return -ERANGE;
+	wf_u64_store_relaxed(&rt->wall_ahead, (uint64_t)ahead);
+	return 0;
 }
 
 uint64_t weft_test_alive(const weft_rt *rt)

@@ -15,8 +15,9 @@
  * the thread that made it. Its time starts at WEFT_TEST_START and moves only where a comment below
  * says so: an hour's sleep takes microseconds. Its processes, and drivers, see that time in
  * weft_now(), weft_now_coarse() and weft_after(); outside, these give real time, and
- * weft_test_now() the runtime's. Its driver is "mem": "tcp:" and "mem:" addresses are in the
- * in-memory network, whose latencies are virtual time too.
+ * weft_test_now() the runtime's. Its wall clock (<weft/wall.h>) starts at WEFT_TEST_WALL_START,
+ * moves with that time, and steps where weft_test_step_wall() says so. Its driver is "mem": "tcp:"
+ * and "mem:" addresses are in the in-memory network, whose latencies are virtual time too.
  *
  * The same program does the same each time: one process runs at a time, in an order that only
  * depends on what they do, and between two runs I/O, wakes and timers are looked at. What comes
@@ -49,6 +50,9 @@ extern "C" {
 /* What the time of a test runtime is at first: far from 0, so that the past can be named. */
 #define WEFT_TEST_START WEFT_SEC(1000000)
 
+/* What its wall clock is at first, in nanoseconds since 1970: 2000-01-01T00:00:00Z. */
+#define WEFT_TEST_WALL_START WEFT_SEC(946684800)
+
 /*
  * Makes a test runtime.
  * opts: as for an embedded runtime, or NULL; the driver may be left out, or be an in-memory one.
@@ -61,6 +65,18 @@ WEFT_API int weft_test_create(const struct weft_rt_opts *opts, weft_rt **rt_out)
  * The time of a test runtime; of any other the real one. Threads: any thread. Blocks: never.
  */
 WEFT_API weft_time weft_test_now(const weft_rt *rt);
+
+/* Of a test runtime its wall clock; of any other the real one. Threads: any. Blocks: never. */
+WEFT_API struct weft_wall weft_test_wall(const weft_rt *rt);
+
+/*
+ * Sets the wall clock of a test runtime forward by `delta_ns`, or back where that is negative, as
+ * an administrator does, or NTP. weft_wall_now() in its processes is all that changes.
+ * Threads: the runtime's, also inside its processes. Blocks: never.
+ * Returns: 0; -EINVAL: no test runtime; -ERANGE: by all steps together it would be further than
+ * about 290 years from 1970.
+ */
+WEFT_API int weft_test_step_wall(weft_rt *rt, weft_time delta_ns);
 
 /*
  * Runs until nothing is ready at the present time. Does not return while some process is always

@@ -12,6 +12,7 @@
  *	<weft/io.h>        network I/O; servers; a network in memory
  *	<weft/signal.h>    signals, received by processes
  *	<weft/child.h>     child processes of the operating system
+ *	<weft/wall.h>      the wall clock, dates as text
  *	<weft/test.h>      for tests: virtual time, single steps, forced failures
  *
  * A runtime owns workers (one thread and one scheduler each), their stacks, timers and I/O. A
@@ -49,6 +50,7 @@
 #include <weft/io.h>
 #include <weft/signal.h>
 #include <weft/timer.h>
+#include <weft/wall.h>
 
 #ifdef __cplusplus
 extern "C" {

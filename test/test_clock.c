@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <sys/prctl.h>
+#include <time.h>
 
 Test(clock, is_the_monotonic_clock)
 {
@@ -31,6 +32,23 @@ Test(clock, never_goes_back)
 		cr_assert_geq(now, last);
 		last = now;
 	}
+}
+
+Test(clock, wall_is_the_real_time_clock)
+{
+	struct timespec before, after;
+	int64_t seconds;
+	int32_t nanoseconds;
+
+	/* Somebody may set it between two of them. */
+	do {
+		(void)clock_gettime(CLOCK_REALTIME, &before);
+		wf_clock_wall(&seconds, &nanoseconds);
+		(void)clock_gettime(CLOCK_REALTIME, &after);
+	} while (after.tv_sec < before.tv_sec || after.tv_sec > before.tv_sec + 1);
+	cr_assert_leq(before.tv_sec, seconds);
+	cr_assert_leq(seconds, after.tv_sec);
+	cr_assert(nanoseconds >= 0 && nanoseconds < 1000000000);
 }
 
 Test(clock, slack_is_set_for_the_calling_thread)

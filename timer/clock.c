@@ -1,5 +1,5 @@
 /*
- * clock.c: the kernel's clock. See clock.h.
+ * clock.c: the kernel's clocks. See clock.h.
  */
 #include "timer/clock.h"
 
@@ -15,6 +15,17 @@ int64_t wf_clock_now_ns(void)
 	WF_ASSERT(r == 0); /* it has no way to fail: the clock exists and `now` is ours */
 	(void)r;
 	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void wf_clock_wall(int64_t *seconds_out, int32_t *nanoseconds_out)
+{
+	struct timespec now;
+	int r = clock_gettime(CLOCK_REALTIME, &now);
+
+	WF_ASSERT(r == 0); /* as above */
+	(void)r;
+	*seconds_out = now.tv_sec;
+	*nanoseconds_out = (int32_t)now.tv_nsec;
 }
 
 int wf_clock_set_slack(int64_t slack_ns)

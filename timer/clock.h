@@ -1,8 +1,9 @@
 /*
  * clock.h: where time comes from. clock.c is the only caller of clock_gettime in the project.
  *
- * Time is int64 nanoseconds of CLOCK_MONOTONIC. A worker reads it once per turn and hands it to
- * everything that needs it; pure code (the wheel) takes it as an argument and never asks.
+ * Time is int64 nanoseconds of CLOCK_MONOTONIC, but for wf_clock_wall(). A worker reads it once per
+ * turn and hands it to everything that needs it; pure code (the wheel) takes it as an argument and
+ * never asks.
  *
  * A read costs about 24 ns (vdso). The cycle counter costs about 10 ns on a virtual machine, less
  * on bare metal, and needs calibration to mean anything: it serves only spin loops and trace
@@ -18,6 +19,12 @@
 
 /* The time now, in nanoseconds of CLOCK_MONOTONIC; never negative, never goes back. */
 int64_t wf_clock_now_ns(void);
+
+/*
+ * CLOCK_REALTIME: seconds since 1970-01-01T00:00:00Z, and nanoseconds after that second. It may go
+ * back, and forward, by any amount: nothing that waits looks at it.
+ */
+void wf_clock_wall(int64_t *seconds_out, int32_t *nanoseconds_out);
 
 /*
  * How late the kernel may make the calling thread's sleeps to share a wake-up, in nanoseconds. The

@@ -214,6 +214,12 @@ int64_t wf_clock_now_ns(void)
 	return sim_now();
 }
 
+void wf_clock_wall(int64_t *seconds_out, int32_t *nanoseconds_out)
+{
+	*seconds_out = sim_now() / 1000000000;
+	*nanoseconds_out = (int32_t)(sim_now() % 1000000000);
+}
+
 int wf_clock_set_slack(int64_t slack_ns)
 {
 	(void)slack_ns;
