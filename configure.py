@@ -129,6 +129,7 @@ TESTS = {
     "test_task": "threads tuning kernel",
     "test_tcp": "threads valgrind",
     "test_testing": "threads valgrind",
+    "test_time": "threads tuning",
     "test_together": "threads tuning kernel",
     "test_trace": "threads",
     "test_wait": "threads tuning valgrind",
