@@ -24,11 +24,12 @@
  *	}
  *
  * The calls that arm are those that keep nothing between two tries: weft_park, weft_sleep_until,
- * weft_yield, weft_consume, weft_join, weft_join_exit, weft_read, weft_write, weft_recv_buf,
- * weft_accept, weft_poll_fd, weft_scope_wait, weft_scope_next, weft_scope_close. A deadline is an
- * absolute time: pass the same one each time. All other calls that can park give -EPERM in a task
- * (weft_read_exact, weft_write_all, weft_connect, weft_serve, weft_blocking, weft_child_wait,
- * weft_signal_wait, …). What a task's cleanup arms is over with the task: it cannot wait.
+ * weft_interval_next, weft_yield, weft_consume, weft_join, weft_join_exit, weft_read, weft_write,
+ * weft_recv_buf, weft_accept, weft_poll_fd, weft_scope_wait, weft_scope_next, weft_scope_close. A
+ * deadline is an absolute time: pass the same one each time. All other calls that can park give
+ * -EPERM in a task (weft_read_exact, weft_write_all, weft_connect, weft_serve, weft_blocking,
+ * weft_child_wait, weft_signal_wait, …). What a task's cleanup arms is over with the task: it
+ * cannot wait.
  *
  * One run may arm several: the first that comes makes the next run, and the earliest deadline
  * counts. What a run armed is forgotten when the next begins: what it still wants it asks for

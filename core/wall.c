@@ -19,11 +19,10 @@
 #define DAY_SECONDS        86400
 #define SECOND_NANOSECONDS 1000000000
 
-/* The first second of year 0, the last of 9999; of 1970, and of year 0, the first day. */
-#define SECONDS_MIN  (-INT64_C(62167219200))
-#define SECONDS_MAX  INT64_C(253402300799)
-#define DAY_1970     INT64_C(865565)
-#define YEARS_BEFORE 400
+#define SECONDS_MIN  (-INT64_C(62167219200)) /* 0000-01-01T00:00:00Z */
+#define SECONDS_MAX  INT64_C(253402300799)   /* 9999-12-31T23:59:59Z */
+#define YEARS_BEFORE 400                     /* year 0, from where years are counted */
+#define DAY_1970     INT64_C(865565)         /* 1970-01-01, from there too */
 
 enum {
 	DIGITS_MAX = 9,
@@ -36,13 +35,13 @@ struct date {
 	int year, month, day; /* 1 to 12, 1 to 31 */
 };
 
-/* The day on which a year of ours begins, `year` of them after the first of March, -400. */
+/* The 1st of March of a year, which is counted from YEARS_BEFORE, in days from there. */
 static int64_t year_begin(int64_t year)
 {
 	return 365 * year + year / 4 - year / 100 + year / 400;
 }
 
-/* The day of the year on which a month begins; 0: March. Five months are 153 days. */
+/* On which day of such a year a month begins; 0: March. Each five months are 153 days. */
 static int64_t month_begin(int64_t month)
 {
 	return (153 * month + 2) / 5;
@@ -51,7 +50,7 @@ static int64_t month_begin(int64_t month)
 /* Since 1970-01-01. Years 0 to 9999. */
 static int64_t days_of(struct date date)
 {
-	bool next = date.month <= 2; /* which is in the year of ours that began in the one before */
+	bool next = date.month <= 2; /* in the year that began in March of the one before */
 
 	return year_begin(date.year + YEARS_BEFORE - next)
 		+ month_begin(date.month + (next ? 9 : -3)) + date.day - 1 - DAY_1970;
@@ -60,18 +59,19 @@ static int64_t days_of(struct date date)
 static struct date date_of(int64_t days)
 {
 	int64_t day = days + DAY_1970;
-	int64_t year = day * 400 / 146097; /* may be the next: the average year's, at its end */
+	int64_t year = day * 400 / 146097; /* by the average year: sometimes one too few */
 	int64_t month;
 
-	if (year_begin(year) > day)
-		year--;
-	else if (year_begin(year + 1) <= day)
+	if (year_begin(year + 1) <= day)
 		year++;
 	day -= year_begin(year);
 	month = (5 * day + 2) / 153;
 	day -= month_begin(month);
-	return (struct date){ (int)(year - YEARS_BEFORE + (month >= 10)),
-		(int)(month < 10 ? month + 3 : month - 9), (int)day + 1 };
+	return (struct date){
+		.year = (int)year - YEARS_BEFORE + (month >= 10),
+		.month = (int)(month < 10 ? month + 3 : month - 9),
+		.day = (int)day + 1,
+	};
 }
 
 static bool is_leap(int year)
