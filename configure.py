@@ -37,7 +37,7 @@ LIBRARY = [
     "io/child.c", "io/drivers.c", "io/epoll.c", "io/fd.c", "io/hooks.c", "io/listeners.c",
     "io/mem.c", "io/mem_driver.c", "io/mem_name.c", "io/mem_stream.c", "io/orphans.c",
     "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c", "io/wait.c", "sync/fault.c",
-    "sync/rcu.c", "timer/clock.c", "timer/shared.c", "timer/wheel.c",
+    "sync/opts.c", "sync/rcu.c", "timer/clock.c", "timer/shared.c", "timer/wheel.c",
 ]
 
 # Public headers: where they live; where they are staged (build/include) and installed (include).

@@ -13,12 +13,8 @@
 #include <weft.h>
 
 #include "sync/atomic.h"
+#include "sync/opts.h"
 
-/*
- * Copies options of any release into ours: shorter ones are filled up with zeroes. -EINVAL for a
- * size too small, or a longer one with fields set that this release lacks.
- */
-int wf_opts_read(const void *opts, size_t opts_size, void *out, size_t out_size);
 #define WF_OPTS_SIZE_TEXT "the options' size is not set, or of a newer release that uses more"
 
 /* thread.c */

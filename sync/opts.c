@@ -1,8 +1,8 @@
 /* opts.c: options structs that start with their size, across releases. */
+#include "sync/opts.h"
+
 #include <errno.h>
 #include <string.h>
-
-#include "core/internal.h"
 
 int wf_opts_read(const void *opts, size_t opts_size, void *out, size_t out_size)
 {
