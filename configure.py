@@ -37,7 +37,8 @@ LIBRARY = [
     "io/child.c", "io/drivers.c", "io/epoll.c", "io/fd.c", "io/hooks.c", "io/listeners.c",
     "io/mem.c", "io/mem_driver.c", "io/mem_name.c", "io/mem_stream.c", "io/orphans.c",
     "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c", "io/wait.c", "sync/fault.c",
-    "sync/opts.c", "sync/rcu.c", "timer/clock.c", "timer/shared.c", "timer/wheel.c",
+    "sync/opts.c", "sync/rcu.c", "timer/clock.c", "timer/clocks.c", "timer/shared.c",
+    "timer/wheel.c",
 ]
 
 # Public headers: where they live; where they are staged (build/include) and installed (include).
@@ -56,6 +57,7 @@ PUBLIC = {
     "core/wall.h": "weft/wall.h",
     "io/child.h": "weft/child.h",
     "io/io.h": "weft/io.h",
+    "timer/clocks.h": "weft/clocks.h",
 }
 
 # Programs of one source, on the public headers only; built in every mode.
@@ -89,6 +91,7 @@ TESTS = {
     "test_cascade": "tuning",
     "test_child": "threads kernel",
     "test_clock": "",
+    "test_clocks": "threads tuning valgrind",
     "test_control": "threads",
     "test_cpu": "threads tuning",
     "test_deque": "tuning",

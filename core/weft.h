@@ -13,6 +13,7 @@
  *	<weft/signal.h>    signals, received by processes
  *	<weft/child.h>     child processes of the operating system
  *	<weft/wall.h>      the wall clock, dates as text
+ *	<weft/clocks.h>    clocks with timers, for loops of your own; they need no runtime
  *	<weft/test.h>      for tests: virtual time, single steps, forced failures
  *
  * A runtime owns workers (one thread and one scheduler each), their stacks, timers and I/O. A
@@ -43,6 +44,7 @@
 #include <weft/process.h>
 #include <weft/blocking.h>
 #include <weft/child.h>
+#include <weft/clocks.h>
 #include <weft/fail.h>
 #include <weft/interval.h>
 #include <weft/scope.h>

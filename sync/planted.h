@@ -36,6 +36,8 @@ enum wf_planted {
 	WF_PLANTED_shared_cancel_races_fire,  /* N1: decided before the lock is held */
 	WF_PLANTED_shared_fires_by_store,     /* F2: a deadline that moves meanwhile is lost */
 	WF_PLANTED_shared_done_early,         /* N2: counted as done when it is started */
+	WF_PLANTED_clock_cancel_looks_once,     /* `where` is not read again under the lock */
+	WF_PLANTED_clock_waiter_is_not_counted, /* so nobody wakes it */
 	/* core/ */
 	WF_PLANTED_wake_drain_by_store,    /* W6: NONE is stored, not exchanged */
 	WF_PLANTED_wake_lost_when_pending, /* W3: LINKED stays LINKED */

@@ -335,15 +335,22 @@ struct wf_timer *wf_wheel_pop_due(struct wf_wheel *wheel)
 
 struct wf_timer *wf_wheel_any(const struct wf_wheel *wheel)
 {
-	for (unsigned word = 0; word < sizeof wheel->occupied / sizeof wheel->occupied[0]; word++) {
-		const struct wf_wheel_list *list;
+	unsigned index = WF_WHEEL_NEVER;
 
-		if (wheel->occupied[word] == 0)
-			continue;
-		list = &wheel->lists[word * 64 + (unsigned)__builtin_ctzll(wheel->occupied[word])];
-		return WF_CONTAINER_OF(list->head.next, struct wf_timer, link);
+	if (wheel->count == 0)
+		return NULL;
+	if (wheel->lists[WF_WHEEL_DUE].count > 0)
+		index = WF_WHEEL_DUE;
+	for (uint32_t levels = wheel->levels; levels != 0 && index == WF_WHEEL_NEVER;
+		levels &= levels - 1) {
+		unsigned level = lowest_bit(levels);
+		uint64_t slot = wheel->tick >> shift_of(level);
+		unsigned distance = distance_to_occupied(wheel, level, slot);
+
+		if (distance < WF_WHEEL_SLOTS)
+			index = index_of(level, slot + distance);
 	}
-	return NULL;
+	return WF_CONTAINER_OF(wheel->lists[index].head.next, struct wf_timer, link);
 }
 
 void wf_wheel_init(struct wf_wheel *wheel, int64_t now_ns)

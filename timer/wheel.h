@@ -141,7 +141,10 @@ struct wf_wheel {
 /* Empty, standing at now_ns (not negative, before the end of time). */
 void wf_wheel_init(struct wf_wheel *wheel, int64_t now_ns);
 
-/* Some timer that is pending, in no order; NULL: none. For taking all of them off. */
+/*
+ * Some timer that is pending; NULL: none. For taking all of them off: those that are due come
+ * first, then slot by slot of each level, in the order of time; those of one slot in their order.
+ */
 struct wf_timer *wf_wheel_any(const struct wf_wheel *wheel);
 
 /*

@@ -40,6 +40,7 @@ OWNED_HEADERS = {
     r"stdatomic\.h": (),
     r"threads\.h": (),
     r"weft/(io|child)\.h": ("core/weft.h", "io/", "examples/", "test/", "perf/"),
+    r"weft/(clocks|time)\.h": ("core/", "io/", "examples/", "test/", "perf/", "timer/clocks.h"),
     r"weft(/.*)?\.h": ("core/", "io/", "examples/", "test/", "perf/"),
 }
 
@@ -52,6 +53,7 @@ OWNERS = {
         "io/resolve.c": "threads for the C library's resolver, which belong to no runtime",
         "sync/rcu.c": "the reclaimer's thread, and the end of foreign threads",
         "sync/spinlock.h": "who holds it, in debug builds",
+        "timer/clocks.c": "who advances a clock, and whose thread it is bound to",
     }),
     "the clock": (r"\b(clock_gettime|clock_nanosleep|clock_getres|gettimeofday|time)\s*\(", {
         "timer/clock.c": "the wrapper",
@@ -64,6 +66,7 @@ OWNERS = {
         "sync/rcu.c": "the reclaimer, which outlives what the runtime's allocator serves",
         "core/thread.c": "what belongs to a thread, not to a runtime",
         "io/resolve.c": "a lookup may outlive its runtime",
+        "timer/clocks.c": "a clock belongs to no runtime",
     }),
     "atomics": (r"(\b__atomic_\w+|\b__sync_\w+|\batomic_\w+\s*\(|\b_Atomic\b|\bck_pr_\w+)", {
         "sync/atomic.h": "the wrapper",
@@ -136,6 +139,7 @@ UNASKED = {
     ("sync/rcu.c", "wf_futex_sleep"): "of a barrier, which loops; the reclaimer's own asks",
     ("sync/spinlock.h", "wf_futex_sleep"): "loops until the lock is there",
     ("timer/clock.c", "prctl"): "only the lateness of sleeps depends on it",
+    ("timer/clocks.c", "wf_futex_sleep"): "loops until what it waits for has come",
 }
 
 # Words that mean "not finished", in pieces so that this file passes its own check.
