@@ -61,7 +61,7 @@ PUBLIC = {
 }
 
 # Programs of one source, on the public headers only; built in every mode.
-EXAMPLES = ["echo", "echo_task", "graceful"]
+EXAMPLES = ["echo", "echo_task", "foreign_loop", "graceful"]
 
 # Tests: test/<name>.c each, run in every mode. The words say more:
 #   threads   it meets threads: run under ThreadSanitizer too; without it, nothing of ours in it
@@ -147,6 +147,7 @@ TESTS = {
 TEST_SCRIPTS = {
     "test_build": "",
     "test_echo": "asan tsan",
+    "test_foreign_loop": "asan tsan",
     "test_graceful": "asan tsan",
     "test_install": "",
     "test_load": "",

@@ -1157,7 +1157,7 @@ static void *close_at_the_end(void *arg)
 	return NULL;
 }
 
-/* The last user and the driver go at once; whichever is last frees, and `sooner` is over by then. */
+/* The last user and the driver go at once: whichever is last frees, and `sooner` is over then. */
 Test(clocks, last_user_and_driver_leave_together, .timeout = 120)
 {
 	for (int round = 0; round < 2000 / HARNESS_SLOWDOWN; round++) {
