@@ -168,6 +168,8 @@ SIM_SCENE = ["test/sim/scene.c", *SIM_NO_IO]
 SIM_LIFO = {"flags": ["-UWF_RUN_ORDER_FIFO", "-DWF_RUN_ORDER_FIFO=0"], "objects": "obj-lifo"}
 SIM = {
     "sim_blocking": {"source": "test/sim/sim_blocking.c", "with": SIM_SCENE, "library": True},
+    "sim_clocks": {"source": "test/sim/sim_clocks.c",
+                   "with": ["sync/fault.c", "sync/opts.c", "timer/wheel.c"]},
     "sim_deque": {"source": "test/sim/sim_deque.c"},
     "sim_deque_lifo": {"source": "test/sim/sim_deque.c", **SIM_LIFO},
     "sim_driver": {"source": "test/sim/sim_driver.c", "with": SIM_NO_IO, "library": True},

@@ -38,6 +38,8 @@ enum wf_planted {
 	WF_PLANTED_shared_done_early,         /* N2: counted as done when it is started */
 	WF_PLANTED_clock_cancel_looks_once,     /* `where` is not read again under the lock */
 	WF_PLANTED_clock_waiter_is_not_counted, /* so nobody wakes it */
+	WF_PLANTED_clock_close_waits_for_nobody,
+	WF_PLANTED_clock_last_release_tells_nobody,
 	/* core/ */
 	WF_PLANTED_wake_drain_by_store,    /* W6: NONE is stored, not exchanged */
 	WF_PLANTED_wake_lost_when_pending, /* W3: LINKED stays LINKED */
