@@ -167,8 +167,8 @@ WEFT_API int weft_clock_cancel(struct weft_clock_timer *timer);
 
 /*
  * weft_clock_cancel(), and waits until the callback of the timer's last start has returned, if it
- * has begun or will; not for one of a start before that. (Isolated clocks have nothing to wait for.)
- * The clock that it fired on must exist; after a relocation the caller is a user of both.
+ * has begun or will, but not for one of a start before that. (Isolated clocks have nothing to wait
+ * for.) The clock that it fired on must exist; after a relocation the caller is a user of both.
  * deadline: of weft_now().
  * Threads: as weft_clock_cancel(). Blocks: the thread, also that of a fiber, until then or the
  * deadline. Cancel: no.
