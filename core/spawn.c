@@ -27,6 +27,7 @@
 #include "core/queue.h"
 #include "core/registry.h"
 #include "core/scoped.h"
+#include "core/self.h"
 #include "core/wake.h"
 
 #define STACK_BYTES_MIN ((size_t)16384)
@@ -395,6 +396,14 @@ static int spawn(struct weft_rt *rt, struct wf_worker *worker, weft_fn fn, void 
 	return r;
 }
 
+/* NULL: there is none. */
+WF_NOINLINE static struct wf_proc *take_any(struct weft_rt *rt, struct wf_worker *worker)
+{
+	struct wf_proc *p;
+
+	return wf_table_take(rt, worker, &p) == 0 ? p : NULL;
+}
+
 /*
  * What most spawns are: by a process, without options, and nobody has to be asked or told. As
  * spawn(), which does what is left.
@@ -409,7 +418,10 @@ WF_INLINE int spawn_plain(
 
 	if (WF_UNLIKELY(worker->current->ext != NULL) && trace_of(worker))
 		opts = &spawn_defaults;
-	if (WF_UNLIKELY(worker->spawn_looks || opts || wf_table_take(rt, worker, &p) < 0))
+	if (WF_UNLIKELY(worker->spawn_looks || opts))
+		return spawn(rt, worker, fn, arg, opts, pid_out, body);
+	p = wf_table_take_plain(&worker->retired, &worker->free_count);
+	if (WF_UNLIKELY(!p) && !(p = take_any(rt, worker)))
 		return spawn(rt, worker, fn, arg, opts, pid_out, body);
 	wf_count(&worker->created, 1); /* N1 */
 	wf_u64_store_relaxed(&p->joiner, 0);
@@ -422,21 +434,27 @@ WF_INLINE int spawn_plain(
 	else
 		word |= WF_WORD_DETACHED;
 	wf_u64_store_release(&p->word, word); /* N2 */
-	wf_worker_push_ring(worker, p);
+	if (worker->alone)
+		wf_fifo_push(&worker->list, &p->run);
+	else
+		wf_worker_push_ring(worker, p);
 	return 0;
+}
+
+static struct wf_worker *in_process(struct wf_worker *worker)
+{
+	return worker && worker->current ? worker : NULL;
 }
 
 /* The worker of the calling process; NULL outside one. */
 static struct wf_worker *caller(void)
 {
-	struct wf_worker *worker = wf_worker_self();
-
-	return worker && worker->current ? worker : NULL;
+	return in_process(wf_worker_self());
 }
 
-int weft_spawn(weft_fn fn, void *arg, weft_pid *pid_out)
+WF_NOINLINE int weft_spawn(weft_fn fn, void *arg, weft_pid *pid_out)
 {
-	struct wf_worker *worker = caller();
+	struct wf_worker *worker = in_process(wf_worker_self_first());
 
 	if (WF_UNLIKELY(!worker))
 		return -EPERM;
@@ -482,10 +500,10 @@ int weft_rt_spawn(weft_rt *rt, weft_fn fn, void *arg, const struct weft_spawn_op
 	return spawn_with(rt, fn, arg, opts, pid_out, FIBER_WORD);
 }
 
-int weft_task_spawn(
+WF_NOINLINE int weft_task_spawn(
 	weft_task_fn fn, void *state, const struct weft_spawn_opts *opts, weft_pid *pid_out)
 {
-	struct wf_worker *worker = caller();
+	struct wf_worker *worker = in_process(wf_worker_self_first());
 
 	if (WF_UNLIKELY(!worker))
 		return -EPERM;

@@ -215,25 +215,6 @@ WF_COLD static void hold_back(struct weft_rt *rt)
 
 static void flush(struct wf_worker *worker);
 
-/* True if nobody's inbox holds the header any more. */
-static bool unlinked(const struct wf_proc *p)
-{
-	if (WF_PLANTED(reuse_while_linked))
-		return true;
-	/* W7: acquire, with W6 in wf_proc_drained(): the drain's last access to `inbox`. */
-	return (wf_u32_load_acquire(&p->remote) & WF_REMOTE_PLACE) == WF_REMOTE_NONE;
-}
-
-static void prefetch(const struct wf_retire_batch *batch)
-{
-	if (WF_LIKELY(batch->count > WF_FREE_PREFETCH)) {
-		const struct wf_proc *p = batch->procs[batch->count - 1 - WF_FREE_PREFETCH];
-
-		WF_PREFETCH_WRITE(&p->word);
-		WF_PREFETCH_WRITE(&p->live);
-	}
-}
-
 /* A header from the batches that have come back, NULL if there is none. */
 static struct wf_proc *take_returned(struct wf_worker *worker)
 {
@@ -249,10 +230,11 @@ static struct wf_proc *take_returned(struct wf_worker *worker)
 			retired->spare = batch;
 			continue;
 		}
-		prefetch(batch);
+		if (WF_LIKELY(batch->count > WF_FREE_PREFETCH))
+			wf_table_prefetch(batch);
 		p = batch->procs[--batch->count];
 		worker->free_count--;
-		if (WF_LIKELY(unlinked(p))) {
+		if (WF_LIKELY(wf_table_is_unlinked(p))) {
 			free_ext(worker->rt, p);
 			if (WF_PLANTED(wait_numbers_anew))
 				wf_u64_store_relaxed(&p->claim, 0);
@@ -444,7 +426,7 @@ WF_COLD static void recheck_linked(struct wf_worker *worker)
 	while (chain) {
 		struct wf_proc *p = chain_pop(&chain);
 
-		if (unlinked(p)) {
+		if (wf_table_is_unlinked(p)) {
 			free_ext(worker->rt, p);
 			chain_push(&worker->free, p);
 		} else {

@@ -36,10 +36,11 @@ enum {
 #endif
 	WF_CHAIN = 64,               /* headers in a chain of the shared stack */
 	WF_FREE_KEEP_MAX = 65536,    /* more than these a worker gives to the shared stack */
-	WF_FREE_PREFETCH = 6,        /* headers prefetched ahead of the one taken */
 #if defined(WF_ATOMICS_SIM)
+	WF_FREE_PREFETCH = 1,
 	WF_RETIRE_BATCH = 2,
 #else
+	WF_FREE_PREFETCH = 6,        /* headers prefetched ahead of the one taken */
 	WF_RETIRE_BATCH = 128,       /* headers that go through one grace period together */
 #endif
 	WF_RETIRE_AGE_NS = 1000000,  /* a batch waits at most this long to fill */
@@ -111,6 +112,45 @@ WF_INLINE struct wf_proc *wf_table_find(const struct wf_table *table, weft_pid p
 	return p;
 }
 
+/* True if nobody's inbox holds the header any more. */
+WF_INLINE bool wf_table_is_unlinked(const struct wf_proc *p)
+{
+	if (WF_PLANTED(reuse_while_linked))
+		return true;
+	/* W7: acquire, with W6 in wf_proc_drained(): the drain's last access to `inbox`. */
+	return (wf_u32_load_acquire(&p->remote) & WF_REMOTE_PLACE) == WF_REMOTE_NONE;
+}
+
+/* Headers that have gone cold: the one that will be taken a few later. */
+WF_INLINE void wf_table_prefetch(const struct wf_retire_batch *batch)
+{
+	const struct wf_proc *p = batch->procs[batch->count - 1 - WF_FREE_PREFETCH];
+
+	WF_PREFETCH_WRITE(&p->word);
+	WF_PREFETCH_WRITE(&p->live);
+}
+
+/*
+ * Owner: what wf_table_take() does in most cases. NULL: in this one there is more to do, and
+ * nothing has been done. free_count: the worker's.
+ */
+WF_INLINE struct wf_proc *wf_table_take_plain(struct wf_retired *retired, uint32_t *free_count)
+{
+	struct wf_retire_batch *batch = retired->free;
+	struct wf_proc *p;
+
+	if (WF_UNLIKELY(!batch || batch->count <= WF_FREE_PREFETCH
+		    || retired->in_flight > WF_RETIRE_HEADERS_MAX))
+		return NULL;
+	p = batch->procs[batch->count - 1];
+	if (WF_UNLIKELY(!wf_table_is_unlinked(p) || p->ext || WF_PLANTED(wait_numbers_anew)))
+		return NULL;
+	wf_table_prefetch(batch);
+	batch->count--;
+	--*free_count;
+	return p;
+}
+
 /* A free header; -EAGAIN at the limit, -ENOMEM. worker: the caller's, of `rt`; NULL: foreign. */
 int wf_table_take(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc **proc_out);
 
@@ -119,6 +159,19 @@ void wf_table_untake(struct weft_rt *rt, struct wf_worker *worker, struct wf_pro
 
 /* Gives up a header whose word is freed already. */
 void wf_table_retire(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *proc);
+
+/* Owner: the same in most cases. word: as it was; false: there is more to do. */
+WF_INLINE bool wf_table_retire_plain(
+	struct wf_retired *retired, struct wf_proc *proc, uint64_t word)
+{
+	struct wf_retire_batch *batch = retired->open;
+
+	if (WF_UNLIKELY(!batch || batch->count >= WF_RETIRE_BATCH - 1
+		    || wf_word_generation(word) >= UINT32_MAX - 1))
+		return false;
+	batch->procs[batch->count++] = proc;
+	return true;
+}
 
 /* Owner: when tend is to be called at the latest. */
 weft_time wf_table_deadline(const struct wf_worker *worker);

@@ -19,10 +19,11 @@
 
 #include "core/internal.h"
 #include "core/registry.h"
+#include "core/self.h"
 #include "sync/fault.h"
 #include "sync/spinlock.h"
 
-static __thread struct wf_worker *self_worker;
+__thread struct wf_worker *wf_self_worker;
 static __thread void *foreign_cache;
 
 static struct wf_spinlock foreign_lock; /* over the next two; never more than a key's making */
@@ -31,7 +32,7 @@ static bool foreign_key_made;
 
 WF_NOINLINE struct wf_worker *wf_worker_self(void)
 {
-	struct wf_worker *worker = self_worker;
+	struct wf_worker *worker = wf_self_worker;
 
 	/* Keeps callers from being given this function's result as a property of the thread. */
 	wf_compiler_barrier();
@@ -40,12 +41,12 @@ WF_NOINLINE struct wf_worker *wf_worker_self(void)
 
 WF_NOINLINE void wf_worker_set_self(struct wf_worker *worker)
 {
-	self_worker = worker;
+	wf_self_worker = worker;
 }
 
 WF_NOINLINE uintptr_t wf_thread_id(void)
 {
-	return (uintptr_t)&self_worker;
+	return (uintptr_t)&wf_self_worker;
 }
 
 /* --- what a foreign thread keeps --- */

@@ -652,7 +652,8 @@ static bool is_harmless(const struct sim_touch *touch, const struct wf_proc *p)
 		if (touch->access == SIM_CHANGES)
 			return strcmp(touch->function, "wf_proc_drained") == 0 &&
 			       (touch->before & WF_REMOTE_PLACE) != WF_REMOTE_NONE;
-		return touch->access == SIM_LOADS && strcmp(touch->function, "unlinked") == 0;
+		return touch->access == SIM_LOADS &&
+		       strcmp(touch->function, "wf_table_is_unlinked") == 0;
 	}
 	if (touch->address == &p->claim)
 		return touch->access == SIM_LOADS &&

@@ -72,6 +72,7 @@ OWNERS = {
         "sync/atomic.h": "the wrapper",
     }),
     "thread-local variables": (r"\b(__thread|_Thread_local|thread_local)\b", {
+        "core/self.h": "the current worker, for who asks once",
         "core/thread.c": "the current worker",
         "sync/rcu.c": "who registered this thread",
     }),
