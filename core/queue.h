@@ -25,6 +25,14 @@
 
 #include "core/runtime.h"
 
+WF_INLINE void wf_queue_prefetch_header(struct wf_node *node)
+{
+	if (WF_LIKELY(node != NULL)) {
+		WF_PREFETCH_WRITE(node);
+		WF_PREFETCH_WRITE(WF_CONTAINER_OF(node, struct wf_proc, run));
+	}
+}
+
 /*
  * With many processes nothing of them is in the first cache any more. `next` runs after the one
  * about to run: its header was prefetched the last time, so its fiber's place is known, and the
@@ -38,10 +46,7 @@ WF_INLINE void wf_queue_prefetch(struct wf_node *next)
 		return;
 	p = WF_CONTAINER_OF(next, struct wf_proc, run);
 	wf_fiber_prefetch(p->live.fiber);
-	if (next->next) {
-		WF_PREFETCH_WRITE(next->next);
-		WF_PREFETCH_WRITE(&WF_CONTAINER_OF(next->next, struct wf_proc, run)->live);
-	}
+	wf_queue_prefetch_header(next->next);
 }
 
 /* From a list of ready processes; NULL: it is empty. */
@@ -52,6 +57,17 @@ WF_INLINE struct wf_proc *wf_queue_fifo_pop(struct wf_fifo *fifo)
 	if (!node)
 		return NULL;
 	wf_queue_prefetch(node->next);
+	return WF_CONTAINER_OF(node, struct wf_proc, run);
+}
+
+/* The first of the list, which is not empty, where few have a fiber: none is prefetched. */
+WF_INLINE struct wf_proc *wf_queue_list_pop_bare(struct wf_worker *worker)
+{
+	struct wf_node *node = worker->list.first, *next = node->next;
+
+	worker->list.first = next;
+	if (WF_LIKELY(next != NULL))
+		wf_queue_prefetch_header(next->next);
 	return WF_CONTAINER_OF(node, struct wf_proc, run);
 }
 

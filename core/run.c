@@ -27,6 +27,11 @@ WF_INLINE void set_current(struct wf_worker *worker, struct wf_proc *p)
 	worker->slice_start = 0;
 }
 
+static unsigned least(unsigned a, unsigned b)
+{
+	return a < b ? a : b;
+}
+
 /* What the first switch into a fiber brings along; lives on the worker's stack until it is read. */
 struct start {
 	weft_fn fn;
@@ -55,7 +60,7 @@ WF_INLINE uint64_t finish_word(struct wf_proc *p)
 }
 
 /* The process has ended: its result is published, or its slot given up if nobody may ask. */
-static void finish(struct wf_worker *worker, struct wf_proc *p, int result)
+WF_INLINE void finish(struct wf_worker *worker, struct wf_proc *p, int result)
 {
 	uint64_t word;
 
@@ -68,7 +73,7 @@ static void finish(struct wf_worker *worker, struct wf_proc *p, int result)
 		else
 			wf_join_tell(worker->rt, worker, p);
 	}
-	if (word & WF_WORD_DETACHED)
+	if ((word & WF_WORD_DETACHED) && !wf_table_retire_plain(&worker->retired, p, word))
 		wf_table_retire(worker->rt, worker, p);
 	/* E1: release, with E2 in sum_completed(): whoever counts this end sees what it spawned. */
 	wf_u64_store_release(&worker->completed, wf_u64_load_relaxed(&worker->completed) + 1);
@@ -262,22 +267,22 @@ WF_INLINE void begin(struct wf_worker *worker, struct wf_proc *p, struct wf_fibe
 }
 
 /* The first of the list, which is not empty, if it has never run. */
-static struct wf_proc *list_pop_new(struct wf_worker *worker)
+WF_INLINE struct wf_proc *list_pop_new(struct wf_worker *worker)
 {
 	struct wf_node *node = worker->list.first;
 	const struct wf_proc *p;
 
-	if (!wf_deque_is_empty(&worker->ring))
+	if (WF_UNLIKELY(wf_deque_count(&worker->ring) != 0))
 		return NULL;
 	p = WF_CONTAINER_OF(node, struct wf_proc, run);
 	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_NEW)
 		return NULL;
 	worker->child_last = false;
-	return wf_queue_list_pop(worker);
+	return wf_queue_list_pop_bare(worker);
 }
 
 /* What pick() would take, if that comes out of the ring or is a child of a scope. */
-static struct wf_proc *pick_unstarted(struct wf_worker *worker)
+WF_NOINLINE static struct wf_proc *pick_unstarted(struct wf_worker *worker)
 {
 	struct wf_proc *p;
 
@@ -310,7 +315,11 @@ WF_INLINE struct wf_proc *pick_fresh(struct wf_worker *worker, uint64_t body)
 	if (worker->direct_left == 0 || worker->picked || worker->run_next || worker->classes
 		|| worker->injector_picks + 1 >= WF_INJECTOR_INTERVAL)
 		return NULL;
-	p = pick_unstarted(worker);
+	/* As in pick_unstarted(), for what is most frequent where nobody steals. */
+	if (worker->alone && !worker->has_children && !wf_fifo_is_empty(&worker->list))
+		p = list_pop_new(worker);
+	else
+		p = pick_unstarted(worker);
 	if (!p)
 		return NULL;
 	worker->run_next_uses = 0;
@@ -471,13 +480,18 @@ static void settle_task(struct wf_worker *worker, struct wf_proc *p)
 }
 
 /* It has returned a result, or failed: what is armed is over, and its result published. */
-static void finish_task(struct wf_worker *worker, struct wf_proc *p, int result)
+WF_INLINE void finish_polled(struct wf_worker *worker, struct wf_proc *p, int result)
 {
 	if (WF_UNLIKELY(p->live.open))
 		wf_task_close_wait(p);
 	if (WF_UNLIKELY(worker->hooks_runs))
 		wf_hooks_process_end(worker->rt, p, wf_u64_load_relaxed(&p->word), result);
 	finish(worker, p, result);
+}
+
+WF_NOINLINE static void finish_task(struct wf_worker *worker, struct wf_proc *p, int result)
+{
+	finish_polled(worker, p, result);
 }
 
 /*
@@ -499,33 +513,47 @@ WF_COLD static int after_poll(
 	return result;
 }
 
-/* A1: runs it once. False: it waits, or has yielded. */
+/* A1: one run. */
+WF_INLINE int call_poll(struct wf_worker *worker, struct wf_proc *p)
+{
+	worker->switched = WF_SWITCH_PARK;
+	worker->armed_until = WEFT_FOREVER;
+	return p->fresh.fn(p->fresh.arg);
+}
+
+/* What follows, whatever it was. False: it waits, or has yielded. here: a local of the caller's. */
+WF_INLINE bool poll_over(
+	struct wf_worker *worker, struct wf_proc *p, int *result, const char *here)
+{
+	if (WF_UNLIKELY(p->ext != NULL || (*result != WEFT_PENDING && wf_scope_is_open(p))))
+		*result = after_poll(worker, p, *result, here);
+	if (WF_UNLIKELY(worker->hooks_runs))
+		wf_hooks_after_run(worker, p);
+	if (*result != WEFT_PENDING)
+		return true;
+	settle_task(worker, p);
+	return false;
+}
+
+/* Runs it once. False: as above. */
 WF_INLINE bool poll_task(struct wf_worker *worker, struct wf_proc *p, int *result_out)
 {
 	char here;
 
-	worker->switched = WF_SWITCH_PARK;
-	worker->armed_until = WEFT_FOREVER;
 	if (WF_UNLIKELY(worker->hooks_runs))
 		wf_hooks_before_run(worker, p);
-	*result_out = p->fresh.fn(p->fresh.arg);
-	if (WF_UNLIKELY(p->ext != NULL || (*result_out != WEFT_PENDING && wf_scope_is_open(p))))
-		*result_out = after_poll(worker, p, *result_out, &here);
-	if (WF_UNLIKELY(worker->hooks_runs))
-		wf_hooks_after_run(worker, p);
-	if (*result_out != WEFT_PENDING)
-		return true;
-	settle_task(worker, p);
-	return false;
+	*result_out = call_poll(worker, p);
+	return poll_over(worker, p, result_out, &here);
 }
 
 /*
  * Tasks that have never run: one, and as long as the next one is like it, the next, as fibers do in
  * succeed(), and for the same reasons.
  */
-static void run_fresh_tasks(struct wf_worker *worker, struct wf_proc *p)
+WF_NOINLINE static void run_fresh_tasks(struct wf_worker *worker, struct wf_proc *p)
 {
 	struct wf_proc *next;
+	bool ended;
 	int result;
 
 	for (;;) {
@@ -539,22 +567,121 @@ static void run_fresh_tasks(struct wf_worker *worker, struct wf_proc *p)
 			begin_word(worker, p); /* `fresh` stays */
 		p->live.open = false;
 		p->live.yielded = false;
-		if (!poll_task(worker, p, &result)) {
-			next = pick_fresh(worker, WF_WORD_TASK); /* its child, perhaps */
-		} else if (word & WF_WORD_SCOPED) {
-			/* The other way round: its scope's owner, if it is the last, goes first. */
+		ended = poll_task(worker, p, &result);
+		/* The other way round: its scope's owner, if it is the last, goes first. */
+		if (ended && (word & WF_WORD_SCOPED))
 			finish_task(worker, p, result);
-			next = pick_fresh(worker, WF_WORD_TASK);
-		} else {
-			next = pick_fresh(worker, WF_WORD_TASK);
-			finish_task(worker, p, result);
-		}
+		next = pick_fresh(worker, WF_WORD_TASK); /* its child, perhaps */
+		if (ended && !(word & WF_WORD_SCOPED))
+			finish_polled(worker, p, result);
 		if (!next)
 			return;
 		worker->direct_left--;
 		set_current(worker, next);
 		p = next;
 	}
+}
+
+/* What the word has of a task that has yielded on a worker and was left alone since. */
+#define YIELDED_MASK (WF_WORD_PHASE | WF_WORD_TASK | WF_WORD_OWNER)
+
+WF_INLINE uint64_t yielded_word(const struct wf_worker *worker)
+{
+	return WF_RUNNING | WF_WORD_TASK | (uint64_t)worker->number << WF_WORD_OWNER_SHIFT;
+}
+
+WF_INLINE bool is_yielded(const struct wf_proc *p, uint64_t yielded)
+{
+	/* Acquire, as W12 in go_on_movable(), which would have nothing to change. */
+	return (wf_u64_load_acquire(&p->word) & YIELDED_MASK) == yielded;
+}
+
+/* Where others may steal it is in the ring; what was taken out of that and does not fit: D3. */
+WF_NOINLINE static struct wf_proc *pick_yielded_of_ring(struct wf_worker *worker, uint64_t yielded)
+{
+	struct wf_proc *p = wf_deque_pop(&worker->ring);
+
+	if (!p || is_yielded(p, yielded))
+		return p;
+	worker->injector_picks++;
+	worker->picked = p;
+	return NULL;
+}
+
+/*
+ * D5: what pick() would take, if that is a task which has yielded here: one look at its word tells
+ * that nothing is to be done before it runs. Not where list and ring take turns.
+ */
+WF_INLINE struct wf_proc *pick_yielded(struct wf_worker *worker, uint64_t yielded)
+{
+	struct wf_node *node = worker->list.first;
+	struct wf_proc *p;
+
+	if (WF_UNLIKELY(worker->run_next || worker->classes || worker->has_children))
+		return NULL;
+	if (WF_UNLIKELY(!node))
+		return pick_yielded_of_ring(worker, yielded);
+	p = WF_CONTAINER_OF(node, struct wf_proc, run);
+	if (WF_UNLIKELY(!is_yielded(p, yielded) || wf_deque_count(&worker->ring) != 0))
+		return NULL;
+	return wf_queue_list_pop_bare(worker);
+}
+
+/* How many of them may run before the loop, or the injector, has its turn. */
+static unsigned yielded_most(const struct wf_worker *worker)
+{
+	unsigned picks = worker->injector_picks + 1;
+
+	return picks >= WF_INJECTOR_INTERVAL
+		? 0 : least(worker->direct_left, WF_INJECTOR_INTERVAL - picks);
+}
+
+/* What pick() and the loop would have noted. */
+static void count_yielded(struct wf_worker *worker, unsigned ran)
+{
+	if (ran == 0)
+		return;
+	worker->direct_left -= ran;
+	worker->injector_picks += ran;
+	worker->run_next_uses = 0;
+	worker->child_last = false;
+	worker->list_turn = true;
+}
+
+/*
+ * D5: tasks that yield, in a row: all that the loop does between two of them comes down to this.
+ * Until one does anything else. p: one that has yielded; no hook is to be asked.
+ */
+WF_NOINLINE static void run_yielded_tasks(struct wf_worker *worker, struct wf_proc *p)
+{
+	uint64_t yielded = yielded_word(worker);
+	unsigned most = yielded_most(worker), left = most;
+	char here;
+
+	for (;;) {
+		int result;
+
+		if (WF_UNLIKELY(p->live.open))
+			wf_task_close_wait(p);
+		result = call_poll(worker, p);
+		if (WF_UNLIKELY(result != WEFT_PENDING || worker->switched != WF_SWITCH_YIELD
+			    || p->ext)) {
+			count_yielded(worker, most - left);
+			if (poll_over(worker, p, &result, &here))
+				finish_task(worker, p, result);
+			return;
+		}
+		WF_OBSERVE(yields, p);
+		settle_yielded_movable(worker, p);
+		if (left == 0)
+			break;
+		p = pick_yielded(worker, yielded);
+		if (WF_UNLIKELY(!p))
+			break;
+		left--;
+		set_current(worker, p);
+	}
+	count_yielded(worker, most - left);
 }
 
 static void run_task(struct wf_worker *worker, struct wf_proc *p, enum wf_phase phase)
@@ -589,7 +716,9 @@ static void run_one(struct wf_worker *worker, struct wf_proc *p)
 		run_fresh_tasks(worker, p);
 		break;
 	default:
-		if (word & WF_WORD_TASK)
+		if (is_yielded(p, yielded_word(worker)) && !worker->hooks_runs)
+			run_yielded_tasks(worker, p);
+		else if (word & WF_WORD_TASK)
 			run_task(worker, p, wf_word_phase(word));
 		else
 			run_movable(worker, p);
@@ -664,11 +793,6 @@ void wf_worker_switch(struct wf_worker *worker, struct wf_proc *p, enum wf_switc
 }
 
 /* --- the batch --- */
-
-static unsigned least(unsigned a, unsigned b)
-{
-	return a < b ? a : b;
-}
 
 /* Tells worker->batch_picks how far it has come, should a task not return. */
 static void run_batch(struct wf_worker *worker, unsigned budget)

@@ -7,6 +7,7 @@
 
 #include "core/internal.h"
 #include "core/registry.h"
+#include "core/self.h"
 #include "core/tasks.h"
 #include "core/timers.h"
 #include "core/wake.h"
@@ -361,29 +362,34 @@ int weft_park(weft_time deadline)
 	}
 }
 
-/* The run that a yield has caused finds `yielded` set; one that has armed it, `switched` too. */
-WF_NOINLINE static int yield_task(struct wf_worker *worker, struct wf_proc *p)
+WF_NOINLINE static int yield_fiber(struct wf_worker *worker, struct wf_proc *p)
 {
+	WF_OBSERVE(yields, p);
+	wf_worker_switch(worker, p, WF_SWITCH_YIELD);
+	return WF_UNLIKELY(is_cancelled(p)) ? -ECANCELED : 0;
+}
+
+/*
+ * A task's is written out: two calls make one yield. The run that a yield has caused finds
+ * `yielded` set; one that has armed it, `switched` too.
+ */
+WF_NOINLINE int weft_yield(void)
+{
+	struct wf_worker *worker = wf_worker_self_first();
+	struct wf_proc *p;
+	uint64_t word;
+
+	if (WF_UNLIKELY(!worker || !(p = worker->current)))
+		return -EPERM;
+	word = wf_u64_load_relaxed(&p->word);
+	if (!(word & WF_WORD_TASK))
+		return yield_fiber(worker, p);
 	if (!p->live.yielded || worker->switched == WF_SWITCH_YIELD) {
 		p->live.yielded = true;
 		return wf_task_yield(worker);
 	}
 	p->live.yielded = false;
-	return is_cancelled(p) ? -ECANCELED : 0;
-}
-
-int weft_yield(void)
-{
-	struct wf_worker *worker;
-	struct wf_proc *p = self_proc(&worker);
-
-	if (WF_UNLIKELY(!p))
-		return -EPERM;
-	if (WF_UNLIKELY(wf_proc_is_task(p)))
-		return yield_task(worker, p);
-	WF_OBSERVE(yields, p);
-	wf_worker_switch(worker, p, WF_SWITCH_YIELD);
-	return WF_UNLIKELY(is_cancelled(p)) ? -ECANCELED : 0;
+	return WF_UNLIKELY(wf_word_is_cancelled(word)) ? -ECANCELED : 0;
 }
 
 bool weft_should_yield(void)

@@ -191,10 +191,11 @@ enum wf_watch {
 /* Owner: a new run of something. A plain store for the monitor: nothing is ordered by it. */
 WF_INLINE void wf_watch_set(struct wf_worker *worker, enum wf_watch kind, uint32_t index)
 {
-	uint64_t number = (wf_u64_load_relaxed(&worker->watch) | WF_WATCH_WHAT) + 1;
+	uint64_t what = (uint64_t)kind << WF_WATCH_KIND_SHIFT;
 
-	wf_u64_store_relaxed(
-		&worker->watch, number | (uint64_t)kind << WF_WATCH_KIND_SHIFT | index);
+	/* One sum: with the lower bits all set, 1 is the next number. */
+	wf_u64_store_relaxed(&worker->watch,
+		(wf_u64_load_relaxed(&worker->watch) | WF_WATCH_WHAT) + (1 + what) + index);
 }
 
 WF_INLINE enum wf_watch wf_watch_kind(uint64_t watch)
