@@ -21,7 +21,7 @@
 #include "core/inbox.h"
 #include "core/internal.h"
 #include "core/monitor.h"
-#include "core/runtime.h"
+#include "core/scoped.h"
 #include "core/timers.h"
 #include "core/wake.h"
 
@@ -104,7 +104,9 @@ static struct wf_proc *steal_from(struct wf_worker *worker, struct wf_worker *vi
 	void *items[WF_DEQUE_STEAL_MAX];
 	unsigned count = wf_deque_steal_oldest(&victim->children, items, 1);
 
-	if (count == 0)
+	if (count == 1)
+		wf_scope_child_taken(worker, items[0]);
+	else
 		count = wf_deque_steal(&victim->ring, items, WF_DEQUE_STEAL_MAX);
 	if (count == 0)
 		return NULL;

@@ -4,13 +4,6 @@
  */
 #include "core/queue.h"
 
-/* After a push to the ring: usually right, and cheap. Step 7 makes it certain. */
-static void notify(struct wf_worker *worker)
-{
-	if (WF_UNLIKELY(wf_idle_wants_work_wake_relaxed(&worker->rt->idle)))
-		wf_rt_wake_for_work(worker->rt);
-}
-
 /* The ring overflowed: its newer half and the new process go to the injector as one chain. */
 WF_COLD static void spill(struct wf_worker *worker, void *items[], unsigned count)
 {
@@ -41,7 +34,7 @@ void wf_worker_push_ring(struct wf_worker *worker, struct wf_proc *p)
 	if (WF_UNLIKELY(count > 0))
 		spill(worker, items, count);
 	else
-		notify(worker);
+		wf_queue_notify(worker);
 }
 
 /* A ready movable process. */
@@ -55,16 +48,10 @@ void wf_worker_push_movable(struct wf_worker *worker, struct wf_proc *p)
 
 void wf_worker_push_child(struct wf_worker *worker, struct wf_proc *p)
 {
-	enum { KEPT_FREE = WF_RING_SIZE - WF_CHILDREN_MAX };
-	struct wf_deque *children = &worker->children;
-
-	if (WF_UNLIKELY(wf_deque_room(children, KEPT_FREE + 1) == KEPT_FREE)) {
+	if (wf_queue_child_fits(worker))
+		wf_queue_push_child(worker, p);
+	else
 		wf_worker_push_ring(worker, p);
-		return;
-	}
-	wf_deque_push_unchecked(children, wf_u64_load_relaxed(&children->bottom), p);
-	worker->has_children = true;
-	notify(worker);
 }
 
 /* One process from the injector, up to half a ring of others into the ring. NULL: it was empty. */

@@ -24,6 +24,14 @@
 #define WF_CORE_QUEUE_H
 
 #include "core/runtime.h"
+#include "core/scoped.h"
+
+/* After a push that others may steal: usually right, and cheap. Step 7 makes it certain. */
+WF_INLINE void wf_queue_notify(struct wf_worker *worker)
+{
+	if (WF_UNLIKELY(wf_idle_wants_work_wake_relaxed(&worker->rt->idle)))
+		wf_rt_wake_for_work(worker->rt);
+}
 
 WF_INLINE void wf_queue_prefetch_header(struct wf_node *node)
 {
@@ -113,7 +121,26 @@ WF_INLINE struct wf_proc *wf_queue_child_pop(struct wf_worker *worker)
 	struct wf_proc *p = wf_deque_pop_newest(&worker->children);
 
 	worker->has_children = worker->child_last = p != NULL;
+	if (p)
+		wf_scope_child_taken(worker, p);
 	return p;
+}
+
+/* False: `children` are full. True stays true until the owner pushes. */
+WF_INLINE bool wf_queue_child_fits(struct wf_worker *worker)
+{
+	enum { KEPT_FREE = WF_RING_SIZE - WF_CHILDREN_MAX };
+
+	return WF_LIKELY(wf_deque_room(&worker->children, KEPT_FREE + 1) > KEPT_FREE);
+}
+
+WF_INLINE void wf_queue_push_child(struct wf_worker *worker, struct wf_proc *p)
+{
+	struct wf_deque *children = &worker->children;
+
+	wf_deque_push_unchecked(children, wf_u64_load_relaxed(&children->bottom), p);
+	worker->has_children = true;
+	wf_queue_notify(worker);
 }
 
 /*

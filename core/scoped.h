@@ -123,7 +123,7 @@ void wf_scope_cancel_children(struct weft_rt *rt, struct wf_worker *worker, stru
 	enum wf_scope_stage stage);
 
 /*
- * spawn.c: a child: made, told to the scope by wf_scope_adopt(), queued. The caller, which runs on
+ * spawn.c: a child: made, told to the scope (V2), queued. The caller, which runs on
  * `worker`, has made sure of a place in the list.
  */
 int wf_spawn_child(struct wf_worker *worker, struct wf_scope *scope, weft_fn fn, void *arg,
@@ -150,22 +150,49 @@ WF_INLINE bool wf_scope_is_open(const struct wf_proc *task)
 int wf_scope_end_all(
 	struct wf_worker *worker, struct wf_proc *p, struct wf_scope *newest, int result);
 
-/* V2. Owner: p is published, and not yet queued. */
-WF_INLINE void wf_scope_adopt(
-	struct wf_worker *worker, struct wf_scope *scope, struct wf_proc *p, weft_pid pid)
+/* V2. Owner: p is published; it goes into `children` next: the look comes when it leaves them. */
+WF_INLINE void wf_scope_adopt(struct wf_scope *scope, weft_pid pid)
 {
 	scope->spawned++;
 	scope->untaken++;
 	*scope->free.at++ = pid;
-	/*
-	 * V2: seq_cst both, with V6 in wf_scope_cancel_children(): either a canceller walks over
-	 * this id, or this sees that it was there. Without it a child may run on in a scope that
-	 * was cancelled.
-	 */
-	wf_u32_store_seq_cst(&scope->listed, wf_u32_load_relaxed(&scope->listed) + 1);
+	/* V2: release, with V6 in wf_scope_cancel_children(): the id. */
+	wf_u32_store_release(&scope->listed, wf_u32_load_relaxed(&scope->listed) + 1);
+}
+
+/*
+ * V2. By a caller that has done a read-modify-write, of whatever word, after the child was listed
+ * and before it runs: seq_cst, with V6 in wf_scope_cancel_children(): either a canceller walks over
+ * the child's id, or this sees that it was there. Without it a child may run on in a scope that was
+ * cancelled. (Any will do because atomic.h makes each a full fence, be it by the instruction or by
+ * fences beside it; C11's words alone do not promise that.)
+ */
+WF_INLINE void wf_scope_look(
+	struct wf_worker *worker, const struct wf_scope *scope, struct wf_proc *p, uint64_t word)
+{
 	if (WF_UNLIKELY(wf_u32_load_seq_cst(&scope->stage) >= WF_SCOPE_CANCELLED)
 		&& !WF_PLANTED(scope_spawn_misses_cancel))
-		(void)wf_proc_cancel(worker->rt, worker, p, wf_pid_generation(pid));
+		(void)wf_proc_cancel(worker->rt, worker, p, wf_word_generation(word));
+}
+
+/* V2. Owner: p goes elsewhere. Published, and not yet queued. */
+WF_INLINE void wf_scope_adopt_now(struct wf_worker *worker, struct wf_scope *scope,
+	struct wf_proc *p, uint64_t word, weft_pid pid)
+{
+	wf_scope_adopt(scope, pid);
+	if (!WF_PLANTED(scope_lists_without_rmw))
+		(void)wf_u32_fetch_add(&scope->listed, 0);
+	wf_scope_look(worker, scope, p, word);
+}
+
+/* V2. Owner, or a thief: p has just come out of `children`, by a read-modify-write. */
+WF_INLINE void wf_scope_child_taken(struct wf_worker *worker, struct wf_proc *p)
+{
+	uint64_t word = wf_u64_load_relaxed(&p->word);
+
+	if (WF_LIKELY((word & (WF_WORD_SCOPED | WF_WORD_PHASE)) == (WF_WORD_SCOPED | WF_NEW)))
+		wf_scope_look(worker,
+			(struct wf_scope *)(uintptr_t)wf_u64_load_relaxed(&p->joiner), p, word);
 }
 
 /*

@@ -309,9 +309,9 @@ WF_INLINE uint64_t child_word(
 	return free_word(p) | WF_NEW | WF_WORD_SCOPED | detached | body;
 }
 
-/* Publishes it, and tells its scope. */
-WF_INLINE void publish_child(struct wf_worker *worker, struct wf_scope *scope, struct wf_proc *p,
-	uint64_t word, weft_pid *pid_out)
+/* Publishes it. Returns its id: the caller tells its scope. */
+WF_INLINE weft_pid publish_child(struct wf_worker *worker, struct wf_scope *scope,
+	struct wf_proc *p, uint64_t word, weft_pid *pid_out)
 {
 	weft_pid pid;
 
@@ -321,7 +321,16 @@ WF_INLINE void publish_child(struct wf_worker *worker, struct wf_scope *scope, s
 		*pid_out = pid;
 	tell_spawn(worker->rt, worker, p, word);
 	(void)publish(worker->rt, worker, p, word);
-	wf_scope_adopt(worker, scope, p, pid);
+	return pid;
+}
+
+/* The same, and tells its scope: `children` are full, or may not be where it goes. */
+WF_NOINLINE static void publish_child_now(struct wf_worker *worker, struct wf_scope *scope,
+	struct wf_proc *p, uint64_t word, weft_pid *pid_out)
+{
+	weft_pid pid = publish_child(worker, scope, p, word, pid_out);
+
+	wf_scope_adopt_now(worker, scope, p, word, pid);
 }
 
 /* With options, or a trace word to inherit. */
@@ -348,7 +357,7 @@ WF_NOINLINE static int spawn_child_with(struct wf_worker *worker, struct wf_scop
 	word = child_word(p, scope, 0) | word_flags(&own, false, body);
 	if (own.flags & WEFT_SUSPENDED)
 		word = wf_word_with_phase(word, WF_SUSPENDED);
-	publish_child(worker, scope, p, word, pid_out);
+	publish_child_now(worker, scope, p, word, pid_out);
 	if ((word & (WF_WORD_PLACED | WF_WORD_PHASE)) == WF_NEW)
 		wf_worker_push_child(worker, p);
 	else
@@ -360,6 +369,7 @@ WF_INLINE int spawn_child(struct wf_worker *worker, struct wf_scope *scope, weft
 	const struct weft_spawn_opts *opts, weft_pid *pid_out, uint64_t body)
 {
 	struct wf_proc *p;
+	uint64_t word;
 	int r;
 
 	if (WF_UNLIKELY(opts != NULL || worker->current->ext != NULL))
@@ -369,8 +379,14 @@ WF_INLINE int spawn_child(struct wf_worker *worker, struct wf_scope *scope, weft
 		return r;
 	p->fresh.fn = fn;
 	p->fresh.arg = arg;
-	publish_child(worker, scope, p, child_word(p, scope, body), pid_out);
-	wf_worker_push_child(worker, p);
+	word = child_word(p, scope, body);
+	if (wf_queue_child_fits(worker)) {
+		wf_scope_adopt(scope, publish_child(worker, scope, p, word, pid_out));
+		wf_queue_push_child(worker, p);
+	} else {
+		publish_child_now(worker, scope, p, word, pid_out);
+		wf_worker_push_ring(worker, p);
+	}
 	return 0;
 }
 

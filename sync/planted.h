@@ -102,6 +102,7 @@ enum wf_planted {
 	WF_PLANTED_signal_goes_to_who_waits,  /* nothing is kept for the others */
 	WF_PLANTED_signal_published_late,     /* the lock is let go between look and wait */
 	WF_PLANTED_signal_prune_by_place,     /* though others may have taken entries out */
+	WF_PLANTED_scope_lists_without_rmw, /* V2: a store, and then a look at the stage */
 	WF_PLANTED_scope_spawn_misses_cancel, /* V2: the stage is not looked at again */
 	WF_PLANTED_scope_touched_late,        /* V4: by a child that has counted down */
 	WF_PLANTED_scope_looks_then_asks,     /* V5: the count is looked at first */

@@ -57,17 +57,24 @@ static void *number_of(unsigned number)
 }
 
 /* The number is from 1. */
-static int child(struct weft_scope *scope, weft_fn fn, unsigned number)
+static int child_with(struct weft_scope *scope, weft_fn fn, unsigned number, unsigned flags)
 {
+	struct weft_spawn_opts opts = {.size = sizeof(opts), .flags = flags};
 	int r;
 
 	s.alive++;
-	r = weft_scope_spawn(scope, fn, number_of(number), &s.pids[number - 1]);
+	r = weft_scope_spawn_with(scope, fn, number_of(number), flags ? &opts : NULL,
+		&s.pids[number - 1]);
 	if (r < 0)
 		s.alive--;
 	/* -EAGAIN: more headers than there are wait for the end of a grace period. */
 	sim_check(r == 0 || r == -ECANCELED || r == -EAGAIN, "weft_scope_spawn: %d", r);
 	return r;
+}
+
+static int child(struct weft_scope *scope, weft_fn fn, unsigned number)
+{
+	return child_with(scope, fn, number, 0);
 }
 
 static void open_scope(struct weft_scope *scope, unsigned flags)
@@ -248,8 +255,10 @@ static int spawns_beside_a_cancel(void *arg)
 	gate_open(&s.ready);
 	if (fails)
 		(void)child(&s.scope, leaf, 1);
+	/* One that is suspended is started by the cancel alone: nobody looks at it otherwise. */
 	for (unsigned i = 2; i <= CHILDREN; i++)
-		s.refused += child(&s.scope, stays, i) < 0;
+		s.refused += child_with(&s.scope, stays, i,
+				     sim_random(2) ? WEFT_SUSPENDED : 0) < 0;
 	/* Those that were not refused end only if the cancel reaches them. */
 	r = close_scope(&s.scope);
 	sim_check(r == (fails ? -EIO : -ECANCELED), "weft_scope_close: %d", r);
@@ -859,6 +868,11 @@ SIM_TEST(scope, a_tree_of_tasks_loses_no_branch)
 SIM_TEST(scope, planted_spawn_misses_a_cancel)
 {
 	sim_must_find(&cancelling, WF_PLANTED_scope_spawn_misses_cancel, 100000);
+}
+
+SIM_TEST(scope, planted_spawn_lists_by_a_store)
+{
+	sim_must_find(&cancelling, WF_PLANTED_scope_lists_without_rmw, 100000);
 }
 
 SIM_TEST(scope, planted_tell_after_the_count)
