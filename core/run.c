@@ -546,42 +546,6 @@ WF_INLINE bool poll_task(struct wf_worker *worker, struct wf_proc *p, int *resul
 	return poll_over(worker, p, result_out, &here);
 }
 
-/*
- * Tasks that have never run: one, and as long as the next one is like it, the next, as fibers do in
- * succeed(), and for the same reasons.
- */
-WF_NOINLINE static void run_fresh_tasks(struct wf_worker *worker, struct wf_proc *p)
-{
-	struct wf_proc *next;
-	bool ended;
-	int result;
-
-	for (;;) {
-		/* W11: acquire, with W8 in wake.c; wf_task_begin() does the rest. */
-		uint64_t word = wf_u64_load_acquire(&p->word);
-
-		if (WF_LIKELY((word & (WF_WORD_MOVABLE | WF_WORD_TOKEN | WF_WORD_CANCELLED))
-			    == WF_WORD_MOVABLE))
-			p->live.armed = false;
-		else
-			begin_word(worker, p); /* `fresh` stays */
-		p->live.open = false;
-		p->live.yielded = false;
-		ended = poll_task(worker, p, &result);
-		/* The other way round: its scope's owner, if it is the last, goes first. */
-		if (ended && (word & WF_WORD_SCOPED))
-			finish_task(worker, p, result);
-		next = pick_fresh(worker, WF_WORD_TASK); /* its child, perhaps */
-		if (ended && !(word & WF_WORD_SCOPED))
-			finish_polled(worker, p, result);
-		if (!next)
-			return;
-		worker->direct_left--;
-		set_current(worker, next);
-		p = next;
-	}
-}
-
 /* What the word has of a task that has yielded on a worker and was left alone since. */
 #define YIELDED_MASK (WF_WORD_PHASE | WF_WORD_TASK | WF_WORD_OWNER)
 
@@ -594,6 +558,70 @@ WF_INLINE bool is_yielded(const struct wf_proc *p, uint64_t yielded)
 {
 	/* Acquire, as W12 in go_on_movable(), which would have nothing to change. */
 	return (wf_u64_load_acquire(&p->word) & YIELDED_MASK) == yielded;
+}
+
+/*
+ * W13: a task whose last child has just ended, and which was handed over, is next; else as D2: what
+ * has never run.
+ */
+WF_INLINE struct wf_proc *pick_begun_or_fresh(struct wf_worker *worker)
+{
+	struct wf_proc *p = worker->picked;
+
+	if (!p)
+		return pick_fresh(worker, WF_WORD_TASK);
+	if (worker->direct_left == 0 || !is_yielded(p, yielded_word(worker)))
+		return NULL;
+	worker->picked = NULL;
+	return p;
+}
+
+/* W11: acquire, with W8 in wake.c; wf_task_begin() does the rest. Returns the word as it was. */
+WF_INLINE uint64_t begin_task(struct wf_worker *worker, struct wf_proc *p)
+{
+	uint64_t word = wf_u64_load_acquire(&p->word);
+
+	if (wf_word_phase(word) != WF_NEW) { /* was handed over */
+		if (WF_UNLIKELY(p->live.open))
+			wf_task_close_wait(p);
+		return word;
+	}
+	if (WF_LIKELY((word & (WF_WORD_MOVABLE | WF_WORD_TOKEN | WF_WORD_CANCELLED))
+		    == WF_WORD_MOVABLE))
+		p->live.armed = false;
+	else
+		begin_word(worker, p); /* `fresh` stays */
+	p->live.open = false;
+	p->live.yielded = false;
+	return word;
+}
+
+/*
+ * Tasks that have never run: one, and as long as the next one is like it, the next, as fibers do in
+ * succeed(), and for the same reasons. Among them whom the end of one has handed the worker to.
+ */
+WF_NOINLINE static void run_fresh_tasks(struct wf_worker *worker, struct wf_proc *p)
+{
+	struct wf_proc *next;
+	bool ended;
+	int result;
+
+	for (;;) {
+		uint64_t word = begin_task(worker, p);
+
+		ended = poll_task(worker, p, &result);
+		/* The other way round: its scope's owner, if it is the last, goes first. */
+		if (ended && (word & WF_WORD_SCOPED))
+			finish_task(worker, p, result);
+		next = pick_begun_or_fresh(worker); /* its child, perhaps */
+		if (ended && !(word & WF_WORD_SCOPED))
+			finish_polled(worker, p, result);
+		if (!next)
+			return;
+		worker->direct_left--;
+		set_current(worker, next);
+		p = next;
+	}
 }
 
 /* Where others may steal it is in the ring; what was taken out of that and does not fit: D3. */

@@ -22,6 +22,7 @@
 #include "core/exit.h"
 #include "core/internal.h"
 #include "core/registry.h"
+#include "core/self.h"
 #include "core/tasks.h"
 
 #define SCOPE_FLAGS  WEFT_SCOPE_COLLECT
@@ -36,13 +37,18 @@ static struct wf_scope *scope_of(struct weft_scope *scope)
 	return (struct wf_scope *)(void *)scope;
 }
 
+static bool is_own(const struct wf_worker *worker, const struct wf_scope *s)
+{
+	return worker && worker->current && worker->current == s->owner;
+}
+
 /* The scope if the calling process is its owner, which runs on *worker_out; else NULL. */
 static struct wf_scope *own(struct weft_scope *scope, struct wf_worker **worker_out)
 {
 	struct wf_scope *s = scope_of(scope);
 	struct wf_worker *worker = wf_worker_self();
 
-	if (WF_UNLIKELY(!worker || !worker->current || worker->current != s->owner))
+	if (WF_UNLIKELY(!is_own(worker, s)))
 		return NULL;
 	*worker_out = worker;
 	return s;
@@ -493,8 +499,6 @@ static int read_opts(const struct weft_scope_opts *opts, struct weft_scope_opts 
 	int r;
 
 	memset(out, 0, sizeof *out);
-	if (!opts)
-		return 0;
 	r = wf_opts_read(opts, opts->size, out, sizeof *out);
 	if (r < 0)
 		return r;
@@ -543,12 +547,29 @@ static void end_with_owner(struct wf_cleanup *cleanup, bool failed)
 	end(s);
 }
 
-int weft_scope_open(struct weft_scope *scope, const struct weft_scope_opts *opts)
+WF_NOINLINE static int init_with(
+	struct wf_worker *worker, struct wf_scope *s, const struct weft_scope_opts *opts)
+{
+	struct weft_scope_opts own_opts;
+	int r = read_opts(opts, &own_opts);
+
+	if (r < 0)
+		return r;
+	init(worker, s, own_opts.flags);
+	if (own_opts.deadline == 0 || own_opts.deadline == WEFT_FOREVER)
+		return 0;
+	s->deadline = own_opts.deadline;
+	wf_u64_store_relaxed(&s->watch, 0);
+	r = start_watch(s);
+	if (r < 0)
+		s->owner = NULL;
+	return r;
+}
+
+WF_NOINLINE int weft_scope_open(struct weft_scope *scope, const struct weft_scope_opts *opts)
 {
 	struct wf_scope *s = scope_of(scope);
-	struct wf_worker *worker = wf_worker_self();
-	struct weft_scope_opts own_opts;
-	int r;
+	struct wf_worker *worker = wf_worker_self_first();
 
 	if (WF_UNLIKELY(!worker || !worker->current))
 		return -EPERM;
@@ -558,18 +579,13 @@ int weft_scope_open(struct weft_scope *scope, const struct weft_scope_opts *opts
 		if (WF_UNLIKELY(is_on_stack(worker, scope)))
 			return -EINVAL;
 	}
-	r = read_opts(opts, &own_opts);
-	if (WF_UNLIKELY(r < 0))
-		return r;
-	init(worker, s, own_opts.flags);
-	if (WF_UNLIKELY(own_opts.deadline != 0 && own_opts.deadline != WEFT_FOREVER)) {
-		s->deadline = own_opts.deadline;
-		wf_u64_store_relaxed(&s->watch, 0);
-		r = start_watch(s);
-		if (r < 0) {
-			s->owner = NULL;
+	if (opts) {
+		int r = init_with(worker, s, opts);
+
+		if (WF_UNLIKELY(r < 0))
 			return r;
-		}
+	} else {
+		init(worker, s, 0);
 	}
 	if (s->flags & OF_A_TASK) {
 		link_to_task(worker->current, s);
@@ -579,40 +595,63 @@ int weft_scope_open(struct weft_scope *scope, const struct weft_scope_opts *opts
 	return wf_cleanup_push(&s->cleanup); /* never fails in a fiber */
 }
 
+/* What a scope may lack for one more child. 0 or -ENOMEM. */
+WF_NOINLINE static int make_ready(struct wf_worker *worker, struct wf_scope *s)
+{
+	if (s->free.at == s->free.end && wf_scope_list_make_room(worker, s) < 0)
+		return -ENOMEM;
+	if (s->asked != 0 && !WF_PLANTED(scope_borrows))
+		forget_asked(s); /* else `count` would be borrowed from */
+	if (s->spawned >= UNADDED_MAX)
+		add_spawned(s);
+	return 0;
+}
+
+WF_INLINE int spawn_child(struct wf_worker *worker, struct wf_scope *s, weft_fn fn, void *arg,
+	const struct weft_spawn_opts *opts, bool task, weft_pid *pid_out)
+{
+	return task ? wf_spawn_child_task(worker, s, fn, arg, opts, pid_out)
+		    : wf_spawn_child(worker, s, fn, arg, opts, pid_out);
+}
+
+/* Apart from spawn(), which then needs no registers of its own: its arguments are passed on. */
+WF_NOINLINE static int spawn_when_ready(struct wf_worker *worker, struct wf_scope *s, weft_fn fn,
+	void *arg, const struct weft_spawn_opts *opts, bool task, weft_pid *pid_out)
+{
+	int r = make_ready(worker, s);
+
+	return r < 0 ? r : spawn_child(worker, s, fn, arg, opts, task, pid_out);
+}
+
 WF_INLINE int spawn(struct weft_scope *scope, weft_fn fn, void *arg,
 	const struct weft_spawn_opts *opts, bool task, weft_pid *pid_out)
 {
-	struct wf_worker *worker;
-	struct wf_scope *s = own(scope, &worker);
+	struct wf_worker *worker = wf_worker_self_first();
+	struct wf_scope *s = scope_of(scope);
 
-	if (WF_UNLIKELY(!s))
+	if (WF_UNLIKELY(!is_own(worker, s)))
 		return -EPERM;
 	if (WF_UNLIKELY(!fn))
 		return -EINVAL;
 	if (WF_UNLIKELY(wf_u32_load_relaxed(&s->stage) >= WF_SCOPE_CANCELLED))
 		return -ECANCELED;
-	if (WF_UNLIKELY(s->free.at == s->free.end) && wf_scope_list_make_room(worker, s) < 0)
-		return -ENOMEM;
-	if (WF_UNLIKELY(s->asked != 0) && !WF_PLANTED(scope_borrows))
-		forget_asked(s); /* else `count` would be borrowed from */
-	if (WF_UNLIKELY(s->spawned >= UNADDED_MAX))
-		add_spawned(s);
-	return task ? wf_spawn_child_task(worker, s, fn, arg, opts, pid_out)
-		    : wf_spawn_child(worker, s, fn, arg, opts, pid_out);
+	if (WF_UNLIKELY(s->free.at == s->free.end || s->asked != 0 || s->spawned >= UNADDED_MAX))
+		return spawn_when_ready(worker, s, fn, arg, opts, task, pid_out);
+	return spawn_child(worker, s, fn, arg, opts, task, pid_out);
 }
 
-int weft_scope_spawn(struct weft_scope *scope, weft_fn fn, void *arg, weft_pid *pid_out)
+WF_NOINLINE int weft_scope_spawn(struct weft_scope *scope, weft_fn fn, void *arg, weft_pid *pid_out)
 {
 	return spawn(scope, fn, arg, NULL, false, pid_out);
 }
 
-int weft_scope_spawn_with(struct weft_scope *scope, weft_fn fn, void *arg,
+WF_NOINLINE int weft_scope_spawn_with(struct weft_scope *scope, weft_fn fn, void *arg,
 	const struct weft_spawn_opts *opts, weft_pid *pid_out)
 {
 	return spawn(scope, fn, arg, opts, false, pid_out);
 }
 
-int weft_scope_task(struct weft_scope *scope, weft_task_fn fn, void *state,
+WF_NOINLINE int weft_scope_task(struct weft_scope *scope, weft_task_fn fn, void *state,
 	const struct weft_spawn_opts *opts, weft_pid *pid_out)
 {
 	return spawn(scope, fn, state, opts, true, pid_out);
@@ -681,12 +720,12 @@ int weft_scope_cancel(struct weft_scope *scope)
 	return 0;
 }
 
-int weft_scope_close(struct weft_scope *scope)
+WF_NOINLINE int weft_scope_close(struct weft_scope *scope)
 {
-	struct wf_worker *worker;
-	struct wf_scope *s = own(scope, &worker);
+	struct wf_worker *worker = wf_worker_self_first();
+	struct wf_scope *s = scope_of(scope);
 
-	if (WF_UNLIKELY(!s))
+	if (WF_UNLIKELY(!is_own(worker, s)))
 		return -EPERM;
 	if (s->flags & OF_A_TASK) {
 		if (!end_in_task(worker, s))

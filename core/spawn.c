@@ -365,8 +365,9 @@ WF_NOINLINE static int spawn_child_with(struct wf_worker *worker, struct wf_scop
 	return 0;
 }
 
-WF_INLINE int spawn_child(struct wf_worker *worker, struct wf_scope *scope, weft_fn fn, void *arg,
-	const struct weft_spawn_opts *opts, weft_pid *pid_out, uint64_t body)
+/* Whatever is in the way of spawn_child(). */
+WF_NOINLINE static int spawn_child_long(struct wf_worker *worker, struct wf_scope *scope,
+	weft_fn fn, void *arg, const struct weft_spawn_opts *opts, weft_pid *pid_out, uint64_t body)
 {
 	struct wf_proc *p;
 	uint64_t word;
@@ -387,6 +388,34 @@ WF_INLINE int spawn_child(struct wf_worker *worker, struct wf_scope *scope, weft
 		publish_child_now(worker, scope, p, word, pid_out);
 		wf_worker_push_ring(worker, p);
 	}
+	return 0;
+}
+
+/* What most are: as spawn_plain() is to spawn(). */
+WF_INLINE int spawn_child(struct wf_worker *worker, struct wf_scope *scope, weft_fn fn, void *arg,
+	const struct weft_spawn_opts *opts, weft_pid *pid_out, uint64_t body)
+{
+	struct wf_proc *p = NULL;
+	uint64_t word;
+	weft_pid pid;
+
+	if (WF_LIKELY(!opts && !worker->current->ext && !worker->spawn_looks)
+		&& wf_queue_child_fits(worker))
+		p = wf_table_take_plain(&worker->retired, &worker->free_count);
+	if (WF_UNLIKELY(!p))
+		return spawn_child_long(worker, scope, fn, arg, opts, pid_out, body);
+	wf_count(&worker->created, 1); /* N1 */
+	wf_u64_store_relaxed(&p->joiner, (uintptr_t)scope);
+	wf_u32_store_relaxed(&p->remote, 0);
+	p->fresh.fn = fn;
+	p->fresh.arg = arg;
+	word = child_word(p, scope, body);
+	pid_set(worker->rt, p, word, &pid);
+	if (pid_out)
+		*pid_out = pid;
+	wf_u64_store_release(&p->word, word); /* N2 */
+	wf_scope_adopt(scope, pid);
+	wf_queue_push_child(worker, p);
 	return 0;
 }
 

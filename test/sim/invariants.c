@@ -637,7 +637,7 @@ static bool needs_no_section(const struct sim_touch *touch)
 /* The first store to a header that the table has handed out. */
 static bool takes_header(const struct sim_touch *touch, const struct wf_proc *p)
 {
-	static const char *const functions[] = {"take", "spawn_plain", NULL};
+	static const char *const functions[] = {"take", "spawn_child", "spawn_plain", NULL};
 
 	return touch->access == SIM_STORES && touch->address != &p->word &&
 	       is_one_of(touch->function, functions);
