@@ -94,6 +94,7 @@ TESTS = {
     "test_clocks": "threads tuning valgrind",
     "test_control": "threads",
     "test_cpu": "threads tuning",
+    "test_deadlines": "threads valgrind",
     "test_deque": "tuning",
     "test_driver": "threads",
     "test_embed": "threads valgrind",

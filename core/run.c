@@ -64,6 +64,8 @@ WF_INLINE void finish(struct wf_worker *worker, struct wf_proc *p, int result)
 {
 	uint64_t word;
 
+	if (WF_UNLIKELY(p->live.armed) && !WF_PLANTED(end_leaves_timer))
+		wf_proc_take_timer(worker, p);
 	p->result = result; /* Y5 */
 	word = finish_word(p);
 	/* Both: a reservation that somebody joined may have been committed detached. */
@@ -176,7 +178,6 @@ WF_INLINE void settle_sticky(struct wf_worker *worker, struct wf_proc *p, enum w
 		p->live.run = WF_QUEUED;
 		wf_fifo_push(&worker->yielded, &p->run);
 	} else if (WF_UNLIKELY(p->live.run == WF_NOTIFIED)) {
-		wf_proc_disarm(worker, p);
 		p->live.run = WF_QUEUED;
 		wf_fifo_push(&worker->list, &p->run);
 	} else {
@@ -191,7 +192,6 @@ static void settle_class(struct wf_worker *worker, struct wf_proc *p, enum wf_sw
 		p->live.run = WF_QUEUED;
 		wf_fifo_push(&worker->yielded_class, &p->run);
 	} else if (p->live.run == WF_NOTIFIED) {
-		wf_proc_disarm(worker, p);
 		p->live.run = WF_QUEUED;
 		wf_queue_push_class(worker, p);
 	} else {
@@ -446,6 +446,13 @@ static void run_movable(struct wf_worker *worker, struct wf_proc *p)
 /* The earliest deadline that the run has armed, if any, and nothing has come meanwhile. */
 WF_INLINE void arm_task(struct wf_worker *worker, struct wf_proc *p)
 {
+	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED) {
+		if (worker->armed_until != WEFT_FOREVER)
+			wf_proc_arm_sticky(worker, p, worker->armed_until);
+		else
+			wf_proc_leave_armed(worker, p);
+		return;
+	}
 	if (worker->armed_until == WEFT_FOREVER)
 		return;
 	wf_task_begin(worker, p); /* a timer is armed on the word's owner's wheel */

@@ -107,6 +107,7 @@ static void start_clock(struct weft_rt *rt)
 	wf_wheel_init(&worker->wheel, WEFT_TEST_START);
 	wf_shared_restart(&rt->timers, WEFT_TEST_START);
 	worker->now = WEFT_TEST_START;
+	worker->exact_timers = true; /* time goes where they say */
 }
 
 int weft_test_create(const struct weft_rt_opts *opts, weft_rt **rt_out)

@@ -45,6 +45,30 @@ WF_NOINLINE void wf_proc_arm(struct wf_worker *worker, struct wf_proc *p, weft_t
 	wf_wheel_insert(&worker->wheel, &p->timer, deadline);
 }
 
+WF_NOINLINE void wf_proc_take_timer(struct wf_worker *worker, struct wf_proc *p)
+{
+	wf_wheel_cancel(&worker->wheel, &p->timer);
+	p->live.armed = false;
+}
+
+/* suspend() with a deadline: apart, so that who has none does not pay for its registers. */
+WF_NOINLINE static struct wf_worker *suspend_until(
+	struct wf_worker *worker, struct wf_proc *p, weft_time deadline)
+{
+	bool sticky = wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED;
+
+	if (sticky)
+		wf_proc_arm_sticky(worker, p, deadline);
+	else
+		wf_proc_arm(worker, p, deadline);
+	WF_OBSERVE(waits, p);
+	wf_worker_switch(worker, p, WF_SWITCH_PARK);
+	if (!sticky)
+		return wf_worker_self();
+	wf_proc_leave_armed(worker, p);
+	return worker;
+}
+
 /*
  * Switches away until somebody wakes p, or the deadline. The caller looks at why. Returns the
  * worker it is on afterwards: another one, perhaps, if p is movable.
@@ -52,7 +76,7 @@ WF_NOINLINE void wf_proc_arm(struct wf_worker *worker, struct wf_proc *p, weft_t
 WF_INLINE struct wf_worker *suspend(struct wf_worker *worker, struct wf_proc *p, weft_time deadline)
 {
 	if (deadline != WEFT_FOREVER)
-		wf_proc_arm(worker, p, deadline);
+		return suspend_until(worker, p, deadline);
 	WF_OBSERVE(waits, p);
 	wf_worker_switch(worker, p, WF_SWITCH_PARK);
 	return WF_LIKELY(wf_word_phase(wf_u64_load_relaxed(&p->word)) == WF_OWNED) ? worker

@@ -34,7 +34,6 @@ WF_INLINE void wake_local(struct wf_worker *worker, struct wf_proc *p, uint64_t 
 	WF_ASSERT(wf_word_owner(word) == worker->number);
 	switch ((enum wf_phase)p->live.run) {
 	case WF_WAITING:
-		wf_proc_disarm(worker, p);
 		p->live.run = WF_QUEUED;
 		list_push(worker, p, word);
 		wf_count(&worker->counters.local_wakes, 1);

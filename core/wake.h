@@ -22,16 +22,51 @@ void wf_proc_wake(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *
  */
 void wf_proc_wake_task(struct weft_rt *rt, struct wf_worker *worker, struct wf_proc *p, bool next);
 
-/* wait.c; owner: puts the timer of p's wait on the wheel. p is in no queue. */
+/* wait.c; of a sticky process, by its owner: takes its timer off the wheel. */
+void wf_proc_take_timer(struct wf_worker *worker, struct wf_proc *p);
+
+/* wait.c; of a movable process, by its owner: puts the timer of its wait on the wheel. */
 void wf_proc_arm(struct wf_worker *worker, struct wf_proc *p, weft_time deadline);
 
-/* Owner: takes the timer of p's wait off the wheel. Before queueing: the run link is its memory. */
+/*
+ * The same of a sticky one. If the timer of an earlier wait is there still and not after this
+ * deadline, that is a store. To be followed by wf_proc_leave_armed().
+ */
+WF_INLINE void wf_proc_arm_sticky(struct wf_worker *worker, struct wf_proc *p, weft_time deadline)
+{
+	p->live.until = true;
+	if (WF_PLANTED(rearm_ignores_earlier) && p->live.armed
+		&& deadline < p->timer.deadline_ns)
+		return;
+	if (WF_LIKELY(p->live.armed)) {
+		wf_wheel_move(&worker->wheel, &p->timer, deadline);
+	} else {
+		p->live.armed = true;
+		wf_wheel_insert(&worker->wheel, &p->timer, deadline);
+	}
+}
+
+/*
+ * Of a movable process, by its owner: takes the timer of its wait off the wheel. Before queueing:
+ * the run link is its memory.
+ */
 WF_INLINE void wf_proc_disarm(struct wf_worker *worker, struct wf_proc *p)
 {
 	if (p->live.armed && !WF_PLANTED(wake_leaves_timer)) {
 		wf_wheel_cancel(&worker->wheel, &p->timer);
 		p->live.armed = false;
 	}
+}
+
+/*
+ * Of a sticky process: its wait by that timer is over. It stays where it is, for the next wait; but
+ * who moves time by the timers there are (a virtual clock) must not find one that nobody waits for.
+ */
+WF_INLINE void wf_proc_leave_armed(struct wf_worker *worker, struct wf_proc *p)
+{
+	p->live.until = false;
+	if (WF_UNLIKELY(worker->exact_timers) && p->live.armed)
+		wf_proc_take_timer(worker, p);
 }
 
 /* Owner, from the drain: p came out of the inbox. */

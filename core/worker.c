@@ -52,6 +52,17 @@ static void release_yielded(struct wf_worker *worker)
 		wf_queue_push_class(worker, WF_CONTAINER_OF(node, struct wf_proc, run));
 }
 
+/* It may be left from a wait of a sticky process that is over: then nobody waits for it. */
+static void fire(struct wf_worker *worker, struct wf_proc *p)
+{
+	p->live.armed = false;
+	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_OWNED)
+		p->live.timed_out = true;
+	else if (p->live.run != WF_WAITING || !p->live.until)
+		return;
+	wf_proc_wake(worker->rt, worker, p, false);
+}
+
 static unsigned expire_timers(struct wf_worker *worker)
 {
 	unsigned fired = 0;
@@ -62,11 +73,7 @@ static unsigned expire_timers(struct wf_worker *worker)
 	if (wf_wheel_count(&worker->wheel) == 0)
 		return 0;
 	while (fired < WF_EXPIRE_BUDGET && (timer = wf_wheel_pop_due(&worker->wheel))) {
-		struct wf_proc *p = WF_CONTAINER_OF(timer, struct wf_proc, timer);
-
-		p->live.armed = false;
-		p->live.timed_out = true;
-		wf_proc_wake(worker->rt, worker, p, false);
+		fire(worker, WF_CONTAINER_OF(timer, struct wf_proc, timer));
 		fired++;
 	}
 	if (fired)

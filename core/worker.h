@@ -112,6 +112,7 @@ struct wf_worker {
 	bool work_wake_due;
 	bool searching;             /* counted in the idle word */
 	bool driver_failed;
+	bool exact_timers;          /* none stays on the wheel that nobody waits for */
 	bool hooks_runs;            /* of struct weft_hooks: process_end, before_run, after_run */
 	weft_time slice_start;      /* first weft_should_yield() of this run; 0: none yet */
 	unsigned number;

@@ -74,7 +74,9 @@ enum wf_planted {
 	WF_PLANTED_visit_leaves_section,   /* a foreign thread that has found a process */
 	WF_PLANTED_wake_pending_without_rmw,  /* W3: nothing to change, nothing done */
 	WF_PLANTED_wake_ignores_anchor,       /* queued by another, its timer still on the wheel */
-	WF_PLANTED_wake_leaves_timer,
+	WF_PLANTED_wake_leaves_timer,         /* of a movable process */
+	WF_PLANTED_rearm_ignores_earlier,     /* than the deadline of a wait that is over */
+	WF_PLANTED_end_leaves_timer,          /* on the wheel, of a wait that is over */
 	WF_PLANTED_settle_forgets_notified,   /* W10: RUNNING or NOTIFIED, it is WAITING */
 	WF_PLANTED_claim_overwrites_winner,   /* C3: the last one wins, and the first one too */
 	WF_PLANTED_park_keeps_token,

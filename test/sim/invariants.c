@@ -704,6 +704,8 @@ static void touch_header(const struct sim_touch *touch)
 	if (touch->address != &p->word || touch->access == SIM_LOADS)
 		return;
 	check_move(touch);
+	sim_check(wf_word_phase(touch->after) != WF_DONE || !p->live.armed,
+		"a process has ended, and its timer is on the wheel");
 	if (wf_word_phase(touch->after) == WF_FREE)
 		shadow->life = RETIRED;
 	else if (shadow->life != RETIRED || touch->access == SIM_STORES)

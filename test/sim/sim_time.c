@@ -183,6 +183,71 @@ SIM_TEST(time, each_deadline_is_its_own)
 	sim_must_pass(&resetting_movable, SCHEDULES);
 }
 
+/*
+ * A sticky process leaves its timer on the wheel: for waits that have no deadline, or another one,
+ * and to its end; then others have its header.
+ */
+static int waits_in_all_ways(void *arg)
+{
+	struct body *body = body_begin(arg);
+	weft_time began;
+	int r;
+
+	for (int i = 0; i < 6; i++) {
+		weft_time delay = sim_random(4) == 0 ? YEAR : (weft_time)sim_random(30000);
+
+		switch (sim_random(4)) {
+		case 0:
+			(void)body_yield(body);
+			break;
+		case 1:
+			r = body_park(body, WEFT_FOREVER);
+			sim_check(r == 0, "weft_park for ever: %d", r);
+			break;
+		default:
+			began = weft_now();
+			r = body_park(body, began + delay);
+			sim_check(r == 0 || r == -ETIME, "weft_park: %d", r);
+			if (r == -ETIME) /* its waker may have been running all the while */
+				sim_check(weft_now() - began - delay < WEFT_MS(10)
+						&& weft_now() >= began + delay,
+					"a deadline missed by %lld ns",
+					(long long)(weft_now() - began - delay));
+			break;
+		}
+	}
+	return body_end(body);
+}
+
+/* As often as it is asked for. */
+static void wake_until_ended(struct body *body)
+{
+	while (body->ended == 0) {
+		for (unsigned wait = sim_random(60); wait > 0; wait--)
+			sim_point("wait");
+		(void)weft_wake(body->pid);
+	}
+	body_join(body);
+}
+
+static void leave_timers(unsigned unused)
+{
+	(void)unused;
+	scene_create(1);
+	for (unsigned i = 0; i < 2; i++) {
+		body_spawn(&scene.bodies[i], waits_in_all_ways, NULL);
+		wake_until_ended(&scene.bodies[i]);
+	}
+	scene_destroy();
+}
+
+SCENE(leaving_timers, "waits with and without deadlines", 1, leave_timers);
+
+SIM_TEST(time, a_timer_of_a_wait_that_is_over_ends_no_other)
+{
+	sim_must_pass(&leaving_timers, SCHEDULES);
+}
+
 /* --- T4: one deadline for many --- */
 
 static int shares_deadline(void *arg)
@@ -293,7 +358,17 @@ SIM_TEST(time, a_nearer_deadline_shortens_the_workers_sleep)
 
 SIM_TEST(time, planted_timer_left_on_the_wheel)
 {
-	sim_must_find(&resetting, WF_PLANTED_wake_leaves_timer, 100);
+	sim_must_find(&resetting_movable, WF_PLANTED_wake_leaves_timer, 100);
+}
+
+SIM_TEST(time, planted_timer_left_by_a_process_that_has_ended)
+{
+	sim_must_find(&leaving_timers, WF_PLANTED_end_leaves_timer, 1000);
+}
+
+SIM_TEST(time, planted_earlier_deadline_ignored)
+{
+	sim_must_find(&leaving_timers, WF_PLANTED_rearm_ignores_earlier, 1000);
 }
 
 SIM_TEST(time, planted_anchor_ignored)

@@ -1,0 +1,237 @@
+/*
+ * Goal: deadlines of sticky processes. One that was met by a wake leaves its timer on the wheel;
+ * nobody notices: each wait ends at its own deadline or by a wake, processes end with timers armed,
+ * virtual time goes where somebody waits, and nowhere else.
+ * Method: test runtimes, with virtual time and so exact; the wheel itself, where how often it wants
+ * to be asked counts; the worker's wheel, looked at by the process that runs on it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include <weft.h>
+#include <weft/test.h>
+
+#include "core/runtime.h"
+#include "test/harness.h"
+
+enum {
+	CONNECTIONS = 10000,
+	LAPS = 20,
+};
+
+static weft_rt *test_rt(void)
+{
+	weft_rt *rt = NULL;
+
+	cr_assert_eq(weft_test_create(NULL, &rt), 0);
+	return rt;
+}
+
+static weft_pid spawned(weft_rt *rt, weft_fn fn, void *arg)
+{
+	weft_pid pid = {0};
+
+	cr_assert_eq(weft_rt_spawn(rt, fn, arg, NULL, &pid), 0);
+	return pid;
+}
+
+static void end(weft_rt *rt)
+{
+	cr_assert_eq(weft_rt_destroy(rt, WEFT_FOREVER), 0);
+}
+
+/* ---- timers that stay ------------------------------------------------------------------------ */
+
+static uint64_t timers(void)
+{
+	return wf_wheel_count(&wf_worker_self()->wheel);
+}
+
+static int wakes_back(void *arg)
+{
+	int r;
+
+	do
+		(void)weft_wake(*(weft_pid *)arg);
+	while ((r = weft_park(WEFT_FOREVER)) == 0);
+	return r;
+}
+
+/* Parks as the connections of a server do: again and again, each time for 30 s from then. */
+static int echo_like(void *arg)
+{
+	weft_pid self = weft_self(), peer;
+
+	(void)arg;
+	cr_assert_eq(weft_spawn(wakes_back, &self, &peer), 0);
+	for (int i = 0; i < LAPS; i++) {
+		weft_time deadline = weft_after(WEFT_SEC(30));
+
+		cr_assert_eq(weft_park(deadline), 0);
+		cr_assert_eq(timers(), 1, "it is left there");
+		cr_assert_eq(wf_worker_self()->current->timer.deadline_ns, deadline);
+		(void)weft_wake(peer);
+	}
+	cr_assert_eq(weft_park(weft_after(WEFT_MS(1))), 0);
+	(void)weft_wake(peer);
+	cr_assert_eq(weft_park(WEFT_FOREVER), 0, "what is armed counts no more");
+	cr_assert_eq(weft_sleep_until(weft_after(WEFT_MS(2))), 0, "an earlier one");
+	cr_assert_eq(timers(), 0);
+	cr_assert_eq(weft_park(weft_after(WEFT_MS(1))), -ETIME);
+	(void)weft_wake(peer);
+	cr_assert_eq(weft_park(weft_after(WEFT_SEC(30))), 0);
+	cr_assert_eq(timers(), 1);
+	cr_assert_eq(weft_cancel(peer), 0);
+	return 0;
+}
+
+static int expects_no_timers(void *arg)
+{
+	(void)arg;
+	return (int)timers();
+}
+
+Test(deadlines, a_timer_stays_armed_over_wakes_and_goes_with_its_process)
+{
+	struct weft_rt_opts opts = {.size = sizeof(opts), .workers = 1};
+	int result = -1;
+	weft_pid pid;
+	weft_rt *rt;
+
+	cr_assert_eq(weft_rt_create(&opts, &rt), 0);
+	pid = spawned(rt, echo_like, NULL);
+	cr_assert_eq(weft_join(pid, &result, WEFT_FOREVER), 0);
+	cr_assert_eq(result, 0);
+	pid = spawned(rt, expects_no_timers, NULL);
+	cr_assert_eq(weft_join(pid, &result, WEFT_FOREVER), 0);
+	cr_assert_eq(result, 0);
+	cr_assert_eq(weft_rt_run(rt), 0);
+	end(rt);
+}
+
+/* A timer that nobody waits for fires: no process runs for it. */
+static int leaves_a_timer(void *arg)
+{
+	(void)arg;
+	cr_assert_eq(weft_park(weft_after(WEFT_MS(5))), 0);
+	return weft_park(WEFT_FOREVER);
+}
+
+static uint64_t fired(weft_rt *rt)
+{
+	return wf_u64_load_relaxed(&rt->workers[0].counters.timers_fired);
+}
+
+Test(deadlines, a_timer_that_nobody_waits_for_wakes_nobody)
+{
+	struct weft_rt_opts opts = {
+		.size = sizeof(opts), .flags = WEFT_RT_EMBEDDED, .idle = WEFT_IDLE_PARK};
+	uint64_t picks;
+	weft_pid pid;
+	weft_rt *rt;
+
+	cr_assert_eq(weft_rt_create(&opts, &rt), 0);
+	pid = spawned(rt, leaves_a_timer, NULL);
+	while (weft_rt_poll(rt, WEFT_POLL) > 0)
+		;
+	cr_assert_eq(weft_wake(pid), 0);
+	while (weft_rt_poll(rt, WEFT_POLL) > 0)
+		;
+	picks = wf_u64_load_relaxed(&rt->workers[0].counters.picks);
+	while (fired(rt) == 0)
+		cr_assert_geq(weft_rt_poll(rt, weft_after(WEFT_SEC(10))), 0);
+	cr_assert_eq(wf_u64_load_relaxed(&rt->workers[0].counters.picks), picks);
+	cr_assert_eq(weft_wake(pid), 0);
+	end(rt);
+}
+
+/* ---- virtual time ---------------------------------------------------------------------------- */
+
+Test(deadlines, virtual_time_does_not_go_to_a_deadline_that_is_over)
+{
+	weft_rt *rt = test_rt();
+	weft_pid pid = spawned(rt, leaves_a_timer, NULL);
+
+	weft_test_run_until_idle(rt);
+	cr_assert_eq(weft_wake(pid), 0);
+	cr_assert_eq(weft_test_run(rt, WEFT_SEC(1)), -EDEADLK, "nothing can fall due");
+	cr_assert_eq(weft_test_now(rt), WEFT_TEST_START);
+	cr_assert_eq(weft_wake(pid), 0);
+	cr_assert_eq(weft_test_run(rt, WEFT_SEC(1)), 0);
+	end(rt);
+}
+
+/* The same of a task, which looks by which call it waits. */
+static int task_leaves_a_timer(void *arg)
+{
+	int *step = arg;
+	int r;
+
+	if (*step == 0) {
+		r = weft_park(WEFT_TEST_START + WEFT_MS(5));
+		if (r != 0)
+			return r;
+		*step = 1;
+	}
+	return weft_park(WEFT_FOREVER);
+}
+
+Test(deadlines, virtual_time_does_not_go_to_a_tasks_deadline_that_is_over)
+{
+	struct weft_spawn_opts pinned = {.size = sizeof(pinned), .flags = WEFT_PINNED};
+	weft_rt *rt = test_rt();
+	int step = 0;
+	weft_pid pid;
+
+	cr_assert_eq(weft_rt_task_spawn(rt, task_leaves_a_timer, &step, &pinned, &pid), 0);
+	weft_test_run_until_idle(rt);
+	cr_assert_eq(weft_wake(pid), 0);
+	cr_assert_eq(weft_test_run(rt, WEFT_SEC(1)), -EDEADLK);
+	cr_assert_eq(weft_test_now(rt), WEFT_TEST_START);
+	cr_assert_eq(step, 1);
+	cr_assert_eq(weft_wake(pid), 0);
+	cr_assert_eq(weft_test_run(rt, WEFT_SEC(1)), 0);
+	end(rt);
+}
+
+/* ---- what a later deadline costs an idle worker ------------------------------------*/
+
+/* The nth of numbers without order, the same each time. */
+static int64_t mixed(uint64_t n)
+{
+	n = (n ^ n >> 31) * 0x9e3779b97f4a7c15u;
+	return (int64_t)((n ^ n >> 29) >> 1);
+}
+
+/*
+ * Connections that are idle after a minute in which each had something to read about every 3 s, a
+ * deadline of 30 s each time. Counts how often a worker that sleeps as the wheel says is woken
+ * until the first of the deadlines: by what was moved later.
+ */
+Test(deadlines, what_was_moved_later_costs_few_sleeps)
+{
+	static struct wf_wheel wheel;
+	static struct wf_timer timers[CONNECTIONS];
+	weft_time now = WEFT_SEC(1), next, first;
+	unsigned sleeps = 0;
+
+	wf_wheel_init(&wheel, now);
+	for (uint64_t i = 0; i < 20 * CONNECTIONS; i++) {
+		now += WEFT_SEC(60) / (20 * CONNECTIONS);
+		wf_wheel_advance(&wheel, now);
+		while (wf_wheel_pop_due(&wheel))
+			; /* closed: was silent for 30 s */
+		wf_wheel_move(&wheel, &timers[mixed(i) % CONNECTIONS], now + WEFT_SEC(30));
+	}
+	first = WEFT_FOREVER;
+	for (unsigned i = 0; i < CONNECTIONS; i++)
+		if (wf_timer_is_pending(&timers[i]) && timers[i].deadline_ns < first)
+			first = timers[i].deadline_ns;
+	while ((next = wf_wheel_next(&wheel)) < first) {
+		sleeps += next > now;
+		now = next > now ? next : now + WEFT_US(2);
+		wf_wheel_advance(&wheel, now);
+		cr_assert_null(wf_wheel_pop_due(&wheel), "early");
+	}
+	cr_assert_lt(sleeps, CONNECTIONS / 200, "%u", sleeps);
+}
