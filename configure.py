@@ -28,7 +28,7 @@ LIBRARY = [
     "core/coordinator.c", "core/cpu.c", "core/describe.c", "core/embed.c", "core/fail.c",
     "core/fiber.c", "core/guard.c", "core/hooks.c", "core/idle.c", "core/inbox.c", "core/info.c",
     "core/interval.c", "core/join.c", "core/life.c", "core/local.c", "core/log.c", "core/main.c",
-    "core/map.c", "core/memory.c", "core/monitor.c", "core/opts.c", "core/poll.c", "core/pool.c",
+    "core/map.c", "core/memory.c", "core/monitor.c", "core/poll.c", "core/pool.c",
     "core/post.c", "core/proc.c", "core/queue.c", "core/registry.c", "core/run.c", "core/runtime.c",
     "core/scope.c", "core/scope_list.c", "core/signals.c", "core/spawn.c", "core/stack.c",
     "core/stall.c", "core/table.c", "core/task.c", "core/testing.c", "core/thread.c",

@@ -106,6 +106,8 @@ struct weft_rt {
 	struct wf_rcu_domain *rcu;
 	struct wf_stack_depot *depot;
 	struct weft_hooks hooks;
+	uint64_t slack_mask;         /* deadlines of I/O are multiples of that + 1, a power of 2 */
+	weft_time precise_spin_ns;
 	weft_time stall_ns;          /* WEFT_FOREVER: no monitor */
 	struct wf_monitor *monitor;  /* NULL: none */
 	int stall_signal;            /* 0: stalls are reported without a backtrace */

@@ -110,6 +110,8 @@ bool wf_wait_in_task(void);
 
 void wf_wait_begin(struct wf_wait *wait);
 int wf_wait_park(struct wf_wait *wait, weft_time deadline);
+/* The same for waits that may end late by the runtime's slack: for timeouts, of which few come. */
+int wf_wait_park_slack(struct wf_wait *wait, weft_time deadline);
 void wf_wait_end(struct wf_wait *wait);
 
 /*

@@ -24,6 +24,14 @@
  * A result beats its deadline: what is there when the process runs again is taken, however late
  * that is. So what another process does at the very tick of the deadline counts if that one runs
  * first; as a rule it does if it was the first to begin its wait.
+ *
+ * Late by. No wait ends before its deadline. After it, by at most
+ *	a tick (1 us by default)  sleeps, weft_park(), joins, and whatever says nothing else
+ *	the slack                 <weft/io.h>: timer_slack_ns of struct weft_rt_opts, 1 ms by
+ *	                          default, but no more than an eighth of the time that was left;
+ *	                          so that neighbours fall due together, and wake a worker once
+ * plus what the worker is busy with, and, if it sleeps, what the kernel takes to wake it (50 us is
+ * usual). weft_sleep_precise() does away with the latter.
  */
 #ifndef WEFT_TIME_H
 #define WEFT_TIME_H
@@ -71,14 +79,24 @@ WEFT_API weft_time weft_now_coarse(void);
 WEFT_API weft_time weft_after(weft_time delay_ns);
 
 /*
- * Sleeps until `deadline`. Never returns early; late by at most a tick (1 us by default) plus what
- * the worker is busy with. WEFT_POLL and past deadlines return 0 at once; WEFT_FOREVER sleeps until
- * a cancel.
+ * Sleeps until `deadline`. Never returns early; late by a tick at most, as said above. WEFT_POLL
+ * and past deadlines return 0 at once; WEFT_FOREVER sleeps until a cancel.
  * Threads: any process. Blocks: until the deadline. A weft_wake() does not end it.
  * Cancel: returns -ECANCELED; part of the time may have passed.
  * Returns: 0; -ECANCELED; WEFT_PENDING in a task (<weft/task.h>); -EPERM outside a process.
  */
 WEFT_API int weft_sleep_until(weft_time deadline);
+
+/*
+ * Sleeps until `deadline` as exactly as can be: until shortly before it (precise_spin_ns of struct
+ * weft_rt_opts, 60 us by default) as weft_sleep_until() does, then yields until it has come. So it
+ * is late by what others run meanwhile, and costs that much processor time each. In embedded and
+ * in test runtimes it is weft_sleep_until(). A task is polled again, and calls it again.
+ * Threads: any process. Blocks: until the deadline. A weft_wake() does not end it.
+ * Cancel: returns -ECANCELED; part of the time may have passed.
+ * Returns: 0, -ECANCELED, or -EPERM outside a process.
+ */
+WEFT_API int weft_sleep_precise(weft_time deadline);
 
 /*
  * A stopwatch, by weft_now(): nanoseconds since it was started. A value; zeroes are one that was

@@ -172,26 +172,53 @@ static int wait_over(const struct wf_worker *worker, const struct wf_proc *p, we
 	return 0;
 }
 
+/* Near: as many slacks as there are eighths of what is left. Past the end of time: as it is. */
+WF_COLD static weft_time with_little_slack(
+	uint64_t mask, weft_time deadline, uint64_t left)
+{
+	if (deadline >= WF_WHEEL_END_NS)
+		return deadline;
+	while (mask > left / 8)
+		mask >>= 1;
+	return (weft_time)(((uint64_t)deadline + mask) & ~mask);
+}
+
+/*
+ * When a wait for I/O is to end by its deadline, which has not come: those of one multiple of the
+ * slack, a power of two, fall due together. Never early; late by at most an eighth of the wait.
+ */
+WF_INLINE weft_time with_slack(const struct wf_worker *worker, weft_time deadline)
+{
+	uint64_t mask = worker->rt->slack_mask;
+	uint64_t left = (uint64_t)(deadline - worker->now);
+
+	if (deadline == WEFT_FOREVER)
+		return deadline;
+	if (WF_UNLIKELY(left - 8 * mask >= (uint64_t)WF_WHEEL_END_NS))
+		return with_little_slack(mask, deadline, left);
+	return (weft_time)(((uint64_t)deadline + mask) & ~mask);
+}
+
 /*
  * A3. Nobody is asked who has won: a peer that has claimed the wait wakes, so this run is not the
  * last. Neither deadline nor cancel claims: the run may have armed more by that number.
  */
-WF_NOINLINE static int arm_wait(
-	struct wf_worker *worker, const struct wf_proc *p, weft_time deadline, bool shielded)
+WF_NOINLINE static int arm_wait(struct wf_worker *worker, const struct wf_proc *p,
+	weft_time deadline, bool shielded, bool slack)
 {
 	int r = wait_over(worker, p, deadline, false, shielded);
 
-	return r < 0 ? r : wf_task_arm(worker, deadline);
+	return r < 0 ? r : wf_task_arm(worker, slack ? with_slack(worker, deadline) : deadline);
 }
 
-static int park(struct wf_wait *wait, weft_time deadline, bool shielded)
+WF_INLINE int park(struct wf_wait *wait, weft_time deadline, bool shielded, bool slack)
 {
 	struct wf_worker *worker;
 	struct wf_proc *p = self_proc(&worker);
 	bool slept = false;
 
 	if (WF_UNLIKELY(wf_proc_is_task(p)))
-		return arm_wait(worker, p, deadline, shielded);
+		return arm_wait(worker, p, deadline, shielded, slack);
 	for (;;) {
 		int r;
 
@@ -204,19 +231,24 @@ static int park(struct wf_wait *wait, weft_time deadline, bool shielded)
 				       r == -ECANCELED ? WF_WINNER_CANCEL : WF_WINNER_DEADLINE)
 				? r
 				: 0;
-		worker = suspend(worker, p, deadline);
+		worker = suspend(worker, p, slack ? with_slack(worker, deadline) : deadline);
 		slept = deadline != WEFT_FOREVER;
 	}
 }
 
 int wf_wait_park(struct wf_wait *wait, weft_time deadline)
 {
-	return park(wait, deadline, false);
+	return park(wait, deadline, false, false);
+}
+
+int wf_wait_park_slack(struct wf_wait *wait, weft_time deadline)
+{
+	return park(wait, deadline, false, true);
 }
 
 int wf_wait_park_shielded(struct wf_wait *wait, weft_time deadline)
 {
-	return park(wait, deadline, true);
+	return park(wait, deadline, true, false);
 }
 
 bool wf_wait_claim_pid(weft_pid pid, uint32_t number)
@@ -277,7 +309,7 @@ WF_NOINLINE static int sleep_task(
 		return wf_task_yield(worker);
 	if (deadline <= worker->now)
 		wf_budget_take();
-	r = arm_wait(worker, p, deadline, false); /* nobody is to claim it */
+	r = arm_wait(worker, p, deadline, false, false); /* nobody is to claim it */
 	return r == -ECANCELED || r == WEFT_PENDING ? r : 0;
 }
 
@@ -298,6 +330,30 @@ int weft_sleep_until(weft_time deadline)
 	wf_wait_begin(&wait);
 	r = wf_wait_park(&wait, deadline);
 	return r == -ECANCELED ? r : 0;
+}
+
+int weft_sleep_precise(weft_time deadline)
+{
+	struct wf_worker *worker;
+	struct wf_proc *p = self_proc(&worker);
+	struct weft_rt *rt = p ? worker->rt : NULL;
+	weft_time spin_ns = p ? rt->precise_spin_ns : 0;
+	int r;
+
+	if (WF_UNLIKELY(!p) || (rt->flags & WEFT_RT_EMBEDDED) || deadline == WEFT_FOREVER
+		|| deadline <= spin_ns)
+		return weft_sleep_until(deadline);
+	if (worker->now < deadline - spin_ns && (r = weft_sleep_until(deadline - spin_ns)) != 0)
+		return r;
+	if (wf_proc_is_task(p)) {
+		if (is_cancelled(p))
+			return -ECANCELED;
+		return wf_rt_now(rt) < deadline ? wf_task_yield(worker) : 0;
+	}
+	while (wf_rt_now(rt) < deadline)
+		if ((r = weft_yield()) < 0)
+			return r;
+	return is_cancelled(p) ? -ECANCELED : 0;
 }
 
 /* T1: a movable process's token. Acquire (the RMW), with W8 and W9 in wake.c. */
@@ -349,7 +405,7 @@ WF_NOINLINE static int park_task(
 		wf_budget_take();
 		return 0;
 	}
-	r = arm_wait(worker, p, deadline, false);
+	r = arm_wait(worker, p, deadline, false, false);
 	return r == -ECANCELED && woken_before_cancel(p) ? 0 : r;
 }
 

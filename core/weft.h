@@ -165,6 +165,12 @@ struct weft_rt_opts {
 	weft_time stall_ns;
 	unsigned blocking_threads_max;    /* <weft/blocking.h>: at once; to 65536; 0: 512 */
 	weft_time blocking_keep_alive_ns; /* an idle thread of those ends then; 0: 10 s */
+	/*
+	 * How late deadlines of <weft/io.h> may be so that neighbours fall due together, in
+	 * nanoseconds, to 1 s; <weft/time.h> says more. 0: 1 ms. 1: not at all.
+	 */
+	weft_time timer_slack_ns;
+	weft_time precise_spin_ns; /* what weft_sleep_precise() spins at most, to 1 ms; 0: 60 us */
 };
 
 /* struct weft_rt_opts.flags */

@@ -17,6 +17,9 @@
  * driver is "mem" the "tcp:" addresses are in that network too, and the kernel's descriptors can be
  * tried but not waited for (-EOPNOTSUPP instead of a wait).
  *
+ * Deadlines here are timeouts, of which few come: a wait may end late by timer_slack_ns (1 ms; see
+ * <weft/time.h>), never early. What has come until then counts, also after the deadline.
+ *
  * Unless said otherwise: Threads: any process. Blocks: until the deadline. Cancel: -ECANCELED, and
  * nothing was read, written, accepted or connected by that call (write_all and read_exact say
  * more). Every call may return -EBADF (not an open descriptor, or one that was reused since),

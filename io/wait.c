@@ -595,7 +595,7 @@ static int wait_for(struct wf_op *op, uint64_t ready, weft_time deadline, enum w
 	if (WF_UNLIKELY(step != HOME_STAY))
 		r = home_settle(op, poller, step, old);
 	if (WF_LIKELY(r == 0)) {
-		r = wf_wait_park(&waiter.wait, deadline);
+		r = wf_wait_park_slack(&waiter.wait, deadline);
 		op->parked = true;
 		op->missed = false;
 	} else {

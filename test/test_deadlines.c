@@ -194,6 +194,195 @@ Test(deadlines, virtual_time_does_not_go_to_a_tasks_deadline_that_is_over)
 	end(rt);
 }
 
+/* ---- slack ----------------------------------------------------------------------------------- */
+
+/* The time of a test runtime when what is asked for that time comes: at the end of a tick. */
+static weft_time tick_end(weft_time time)
+{
+	return (weft_time)(wf_wheel_tick_of(time) << WF_TICK_SHIFT);
+}
+
+static weft_time rounded(weft_time time, weft_time multiple)
+{
+	return tick_end((time + multiple - 1) / multiple * multiple);
+}
+
+struct timeout {
+	weft_time deadline, ended;
+	bool sleeps;
+};
+
+static int times_out(void *arg)
+{
+	struct timeout *timeout = arg;
+	int fd;
+
+	if (timeout->sleeps) {
+		cr_assert_eq(weft_sleep_until(timeout->deadline), 0);
+	} else {
+		fd = weft_listen("mem:", 0);
+		cr_assert_geq(fd, 0, "%d", fd);
+		cr_assert_eq(weft_accept(fd, timeout->deadline), -ETIME);
+		cr_assert_eq(weft_close(fd), 0);
+	}
+	timeout->ended = weft_now();
+	return 0;
+}
+
+static void is_ended_at(weft_time slack_ns, bool sleeps, weft_time deadline, weft_time ended)
+{
+	struct weft_rt_opts opts = {.size = sizeof(opts), .timer_slack_ns = slack_ns};
+	struct timeout timeout = {.deadline = deadline, .sleeps = sleeps};
+	weft_rt *rt;
+
+	cr_assert_eq(weft_test_create(&opts, &rt), 0);
+	(void)spawned(rt, times_out, &timeout);
+	cr_assert_eq(weft_test_run(rt, WEFT_SEC(1000)), 0);
+	cr_assert_eq(timeout.ended, ended, "%lld ns late, not %lld",
+		(long long)(timeout.ended - deadline), (long long)(ended - deadline));
+	end(rt);
+}
+
+/* Half a millisecond and a bit is the power of two in 1 ms. */
+Test(deadlines, what_waits_for_io_ends_late_by_the_slack_and_never_early)
+{
+	weft_time now = WEFT_TEST_START, far = now + WEFT_SEC(30) + 1;
+
+	is_ended_at(0, false, far, rounded(far, 1 << 19));
+	is_ended_at(WEFT_MS(100), false, far, rounded(far, 1 << 26));
+	is_ended_at(1, false, far, tick_end(far));
+	is_ended_at(0, false, rounded(far, 1 << 19), rounded(far, 1 << 19));
+}
+
+/* An eighth of 3 ms is less than the power of two in 1 ms; of 100 us, of 5 us too. */
+Test(deadlines, a_near_one_is_late_by_an_eighth_at_most)
+{
+	weft_time now = WEFT_TEST_START;
+
+	is_ended_at(0, false, now + WEFT_MS(3), rounded(now + WEFT_MS(3), 1 << 18));
+	is_ended_at(0, false, now + WEFT_US(100), rounded(now + WEFT_US(100), 1 << 13));
+	is_ended_at(0, false, now + WEFT_US(5), tick_end(now + WEFT_US(5)));
+}
+
+Test(deadlines, a_sleep_has_no_slack_but_its_tick)
+{
+	weft_time now = WEFT_TEST_START;
+
+	is_ended_at(0, true, now + WEFT_SEC(30) + 1, tick_end(now + WEFT_SEC(30) + 1));
+	is_ended_at(WEFT_SEC(1), true, now + 1, tick_end(now + 1));
+}
+
+Test(deadlines, neighbours_end_together)
+{
+	struct timeout timeouts[50] = {{0}};
+	weft_rt *rt = test_rt();
+	unsigned instants = 1;
+
+	for (int i = 0; i < 50; i++) {
+		timeouts[i].deadline = WEFT_TEST_START + WEFT_SEC(5) + i * WEFT_US(10);
+		(void)spawned(rt, times_out, &timeouts[i]);
+	}
+	cr_assert_eq(weft_test_run(rt, WEFT_SEC(10)), 0);
+	for (int i = 1; i < 50; i++)
+		instants += timeouts[i].ended != timeouts[i - 1].ended;
+	cr_assert_leq(instants, 2);
+	end(rt);
+}
+
+/* ---- precise sleeps -------------------------------------------------------------------------- */
+
+static int sleeps_precisely(void *arg)
+{
+	weft_time deadline = weft_after(WEFT_MS(2));
+	int r = weft_sleep_precise(deadline);
+
+	if (r == 0)
+		cr_assert_geq(weft_now(), deadline, "early");
+	*(weft_time *)arg = weft_now();
+	return r;
+}
+
+static int task_sleeps_precisely(void *arg)
+{
+	weft_time *deadline = arg;
+	int r;
+
+	if (*deadline == 0)
+		*deadline = weft_after(WEFT_MS(2));
+	r = weft_sleep_precise(*deadline);
+	if (r == 0)
+		cr_assert_geq(weft_now(), *deadline, "early");
+	return r;
+}
+
+/* Runs while the other spins, however long that takes: it is the last to be given a turn. */
+static int runs_meanwhile(void *arg)
+{
+	unsigned *runs = arg;
+
+	while (*runs < 1000 && weft_yield() == 0)
+		++*runs;
+	return 0;
+}
+
+Test(deadlines, a_precise_sleep_is_never_early_and_holds_up_nobody)
+{
+	struct weft_rt_opts opts = {
+		.size = sizeof(opts), .workers = 1, .precise_spin_ns = WEFT_MS(1)};
+	weft_time ended, deadline = 0;
+	weft_pid sleeper, task, other;
+	unsigned runs = 0;
+	int result = -1;
+	weft_rt *rt;
+
+	cr_assert_eq(weft_sleep_precise(0), -EPERM);
+	cr_assert_eq(weft_rt_create(&opts, &rt), 0);
+	sleeper = spawned(rt, sleeps_precisely, &ended);
+	cr_assert_eq(weft_rt_task_spawn(rt, task_sleeps_precisely, &deadline, NULL, &task), 0);
+	other = spawned(rt, runs_meanwhile, &runs);
+	cr_assert_eq(weft_join(other, NULL, WEFT_FOREVER), 0);
+	cr_assert_eq(weft_join(sleeper, &result, WEFT_FOREVER), 0);
+	cr_assert_eq(result, 0);
+	cr_assert_eq(weft_join(task, &result, WEFT_FOREVER), 0);
+	cr_assert_eq(result, 0);
+	cr_assert_eq(runs, 1000);
+	cr_assert_eq(weft_rt_run(rt), 0);
+	end(rt);
+}
+
+/* Cancelled while it sleeps, and while it spins. */
+Test(deadlines, a_precise_sleep_can_be_cancelled)
+{
+	struct weft_rt_opts opts = {.size = sizeof(opts), .workers = 1};
+	weft_time ended;
+	weft_rt *rt;
+
+	for (int spins = 0; spins < 2; spins++) {
+		weft_pid pid;
+		int result = 0;
+
+		opts.precise_spin_ns = spins ? WEFT_MS(1) : 1;
+		cr_assert_eq(weft_rt_create(&opts, &rt), 0);
+		pid = spawned(rt, sleeps_precisely, &ended);
+		cr_assert_eq(weft_cancel(pid), 0);
+		cr_assert_eq(weft_join(pid, &result, WEFT_FOREVER), 0);
+		cr_assert_eq(result, -ECANCELED);
+		cr_assert_eq(weft_rt_run(rt), 0);
+		end(rt);
+	}
+}
+
+Test(deadlines, a_precise_sleep_in_virtual_time_spins_not)
+{
+	weft_rt *rt = test_rt();
+	weft_time ended = 0;
+
+	(void)spawned(rt, sleeps_precisely, &ended);
+	cr_assert_leq(weft_test_advance(rt, WEFT_SEC(1)), 2, "its runs");
+	cr_assert_eq(ended, tick_end(WEFT_TEST_START + WEFT_MS(2)));
+	end(rt);
+}
+
 /* ---- what a later deadline costs an idle worker ------------------------------------*/
 
 /* The nth of numbers without order, the same each time. */

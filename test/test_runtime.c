@@ -146,6 +146,12 @@ Test(runtime, bad_options_are_refused_by_name, .timeout = 120)
 	is_refused(&(struct refusal){
 		{.stall_ns = -1}, -EINVAL, "options", "stall_ns is negative"});
 	is_refused(&(struct refusal){
+		{.timer_slack_ns = WEFT_SEC(1) + 1}, -EINVAL, "options",
+		"timer_slack_ns is not 0 to 1 s, or precise_spin_ns not 0 to 1 ms"});
+	is_refused(&(struct refusal){
+		{.precise_spin_ns = -1}, -EINVAL, "options",
+		"timer_slack_ns is not 0 to 1 s, or precise_spin_ns not 0 to 1 ms"});
+	is_refused(&(struct refusal){
 		{.idle = (enum weft_idle)4}, -EINVAL, "options", "unknown value of idle or pin"});
 	is_refused(&(struct refusal){
 		{.pin = (enum weft_pin)3}, -EINVAL, "options", "unknown value of idle or pin"});
