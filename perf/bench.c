@@ -31,11 +31,13 @@
 	X(join)             \
 	X(lookup)           \
 	X(memory)           \
+	X(park_deadline)    \
 	X(pingpong)         \
 	X(pingpong_cross)   \
 	X(rearm)            \
 	X(reclaim)          \
 	X(scope_tree)       \
+	X(sleep_late)       \
 	X(spawn)            \
 	X(spawn_foreign)    \
 	X(spawn_tree)       \
