@@ -31,7 +31,8 @@
  *	                          default, but no more than an eighth of the time that was left;
  *	                          so that neighbours fall due together, and wake a worker once
  * plus what the worker is busy with, and, if it sleeps, what the kernel takes to wake it (50 us is
- * usual). weft_sleep_precise() does away with the latter.
+ * usual; where many timers are a few us apart they share such a wake, 70 us after the last one).
+ * weft_sleep_precise() does away with the latter.
  */
 #ifndef WEFT_TIME_H
 #define WEFT_TIME_H
@@ -79,8 +80,8 @@ WEFT_API weft_time weft_now_coarse(void);
 WEFT_API weft_time weft_after(weft_time delay_ns);
 
 /*
- * Sleeps until `deadline`. Never returns early; late by a tick at most, as said above. WEFT_POLL
- * and past deadlines return 0 at once; WEFT_FOREVER sleeps until a cancel.
+ * Sleeps until `deadline`. Never returns early; late by a tick, as said above. WEFT_POLL and past
+ * deadlines return 0 at once; WEFT_FOREVER sleeps until a cancel.
  * Threads: any process. Blocks: until the deadline. A weft_wake() does not end it.
  * Cancel: returns -ECANCELED; part of the time may have passed.
  * Returns: 0; -ECANCELED; WEFT_PENDING in a task (<weft/task.h>); -EPERM outside a process.

@@ -74,6 +74,7 @@ struct wf_idle_policy {
 	int64_t gap_ns;        /* EWMA of the gaps between running out of work and work coming */
 	int64_t credit_ns;     /* what may still be spun */
 	int64_t credited_at_ns;
+	int64_t timer_woke_at_ns; /* the last sleep that a timer has ended */
 };
 
 /* A driver that is open on a worker. Constant while it is open, but for the back-off (owner). */

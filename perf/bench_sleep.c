@@ -113,7 +113,7 @@ const struct bench_workload bench_park_deadline = {
 
 enum {
 	SPREAD_NS = 1000000000,
-	LEAD_NS = 100000000, /* until the first deadline: all are asleep by then */
+	LEAD_NS = 500000000, /* until the first deadline: all are asleep by then */
 };
 
 struct sleeps {
@@ -156,7 +156,8 @@ static int spread_main(void *arg)
 {
 	struct sleeps *sleeps = arg;
 	struct sleeper *sleepers = calloc(sleeps->n, sizeof(*sleepers));
-	uint64_t random = sleeps->args->seed, cpu_ns = bench_cpu_ns(), start_ns = bench_now_ns();
+	uint64_t cpu_ns = bench_cpu_ns(), start_ns = bench_now_ns();
+	uint64_t random = sleeps->args->seed;
 	int error = 0;
 
 	BENCH_CHECK(sleepers);
@@ -184,7 +185,8 @@ static int spread_main(void *arg)
 static int sequence_main(void *arg)
 {
 	struct sleeps *sleeps = arg;
-	uint64_t random = sleeps->args->seed, cpu_ns = bench_cpu_ns(), start_ns = bench_now_ns();
+	uint64_t cpu_ns = bench_cpu_ns(), start_ns = bench_now_ns();
+	uint64_t random = sleeps->args->seed;
 
 	for (uint64_t i = 0; i < sleeps->n; i++) {
 		uint64_t gap_ns = 1 + bench_random(&random) % (2 * SPREAD_NS / sleeps->n);
@@ -236,7 +238,7 @@ static int sleep_late_run(const struct bench_args *args, struct bench_result *re
 
 const struct bench_workload bench_sleep_late = {
 	.name = "sleep_late",
-	.help = "how late n sleeps, spread over a second, end; and n/100 in turn, also precise ones",
+	.help = "how late n sleeps, spread over a second, end; n/100 in turn; precise ones",
 	.workers_default = 1,
 	.n_default = 100000,
 	.idle_modes = BENCH_IDLE_BIT(BENCH_IDLE_PARK) | BENCH_IDLE_BIT(BENCH_IDLE_ADAPTIVE),

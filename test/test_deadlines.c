@@ -383,6 +383,53 @@ Test(deadlines, a_precise_sleep_in_virtual_time_spins_not)
 	end(rt);
 }
 
+/* ---- many sleeps ----------------------------------------------------------------------------- */
+
+enum {
+	CROWD = 4000,
+	CROWD_GAP_US = 10,
+};
+
+static weft_time crowd_start;
+
+static int sleeps_in_a_crowd(void *arg)
+{
+	weft_time deadline = crowd_start + (weft_time)(uintptr_t)arg * WEFT_US(CROWD_GAP_US);
+
+	cr_assert_eq(weft_sleep_until(deadline), 0);
+	cr_assert_geq(weft_now(), deadline, "early");
+	return 0;
+}
+
+static int makes_a_crowd(void *arg)
+{
+	static weft_pid pids[CROWD];
+
+	crowd_start = weft_after(WEFT_MS(200));
+	for (uintptr_t i = 0; i < CROWD; i++)
+		cr_assert_eq(weft_spawn(sleeps_in_a_crowd, (void *)i, &pids[i]), 0);
+	for (unsigned i = 0; i < CROWD; i++)
+		cr_assert_eq(weft_join(pids[i], NULL, WEFT_FOREVER), 0);
+	*(uint64_t *)arg = wf_u64_load_relaxed(&wf_worker_self()->counters.parks);
+	return 0;
+}
+
+/* Each 10 us one ends; by itself it would have a sleep of its own. */
+Test(deadlines, sleeps_of_many_share_a_workers)
+{
+	struct weft_rt_opts opts = {.size = sizeof(opts), .workers = 1, .idle = WEFT_IDLE_PARK};
+	uint64_t parks = 0;
+	weft_pid pid;
+	weft_rt *rt;
+
+	cr_assert_eq(weft_rt_create(&opts, &rt), 0);
+	pid = spawned(rt, makes_a_crowd, &parks);
+	cr_assert_eq(weft_join(pid, NULL, WEFT_FOREVER), 0);
+	cr_assert_lt(parks, CROWD * CROWD_GAP_US / 50, "%llu", (unsigned long long)parks);
+	cr_assert_eq(weft_rt_run(rt), 0);
+	end(rt);
+}
+
 /* ---- what a later deadline costs an idle worker ------------------------------------*/
 
 /* The nth of numbers without order, the same each time. */
