@@ -49,6 +49,7 @@
 	X(task_yield)       \
 	X(timers)           \
 	X(timers_poll)      \
+	X(timers_shared)    \
 	X(wake_parked)      \
 	X(yield)
 
