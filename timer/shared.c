@@ -139,10 +139,17 @@ void wf_shared_pass(struct wf_shared *shared, unsigned number)
 	wf_spinlock_unlock(&shared->shards[number].lock);
 }
 
+/* Not by wf_wheel_insert(): the mark may be due a nanosecond before the deadline. */
+static void file_again(struct wf_wheel *wheel, struct wf_timer *timer, int64_t deadline_ns)
+{
+	timer->deadline_ns = mark(deadline_ns, WF_SHARED_TIMER);
+	wheel->count++;
+	wf_wheel_file(wheel, timer, wf_wheel_tick_of(deadline_ns));
+}
+
 /* A timer was popped: false, and it is filed again, if its deadline has moved. */
 static bool fires(struct wf_wheel *wheel, struct wf_timer *timer, int64_t now_ns)
 {
-	int64_t marked_ns;
 	uint64_t due;
 
 	if (kind_of(timer) == WF_SHARED_PROCESS)
@@ -150,10 +157,7 @@ static bool fires(struct wf_wheel *wheel, struct wf_timer *timer, int64_t now_ns
 	due = wf_u64_load_relaxed(&timer->due);
 	do {
 		if (due > due_of(now_ns)) {
-			marked_ns = mark((int64_t)(due >> 1), WF_SHARED_TIMER);
-			if (marked_ns <= now_ns)
-				marked_ns += 2;
-			wf_wheel_insert(wheel, timer, marked_ns);
+			file_again(wheel, timer, (int64_t)(due >> 1));
 			return false;
 		}
 		if (WF_PLANTED(shared_fires_by_store)) {
