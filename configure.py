@@ -127,6 +127,7 @@ TESTS = {
     "test_scope": "threads tuning",
     "test_serve": "threads",
     "test_shared": "tuning",
+    "test_shortlock": "threads",
     "test_signals": "threads valgrind",
     "test_spinlock": "threads",
     "test_stack": "threads tuning",

@@ -138,6 +138,7 @@ UNASKED = {
     ("io/syscall.h", "wf_syscall6"): "the wrapper; close(2) asks after the call",
     ("sync/futex.h", "syscall"): "its callers take every wait for spurious, and rcu.c asks",
     ("sync/rcu.c", "wf_futex_sleep"): "of a barrier, which loops; the reclaimer's own asks",
+    ("sync/shortlock.h", "wf_futex_sleep"): "loops until the lock is there",
     ("sync/spinlock.h", "wf_futex_sleep"): "loops until the lock is there",
     ("timer/clock.c", "prctl"): "only the lateness of sleeps depends on it",
     ("timer/clocks.c", "wf_futex_sleep"): "loops until what it waits for has come",
