@@ -32,7 +32,7 @@ enum wf_planted {
 	/* sync/spinlock.h */
 	WF_PLANTED_spinlock_unlock_by_store,
 	/* timer/ */
-	WF_PLANTED_shared_publishes_by_store, /* I1 without an RMW's order, the lock's included */
+	WF_PLANTED_shared_publishes_by_store, /* I1 without the RMW's order */
 	WF_PLANTED_shared_cancel_races_fire,  /* N1: decided before the lock is held */
 	WF_PLANTED_shared_fires_by_store,     /* F2: a deadline that moves meanwhile is lost */
 	WF_PLANTED_shared_done_early,         /* N2: counted as done when it is started */

@@ -401,9 +401,9 @@ Test(shared, a_batch_that_is_out_keeps_its_shard)
 	cr_assert_eq(wf_shared_shard_next(&shared, 0), next_ns, "published again");
 	cr_assert_null(shards[0].waiters);
 	cr_assert_eq(expire_all(0, SEC(3), NULL), 1);
-	wf_spinlock_lock(&shards[1].lock);
+	wf_shortlock_lock(&shards[1].lock);
 	cr_assert_eq(wf_shared_expire(&shared, 1, SEC(10), false, &second), WF_SHARED_BUSY);
-	wf_spinlock_unlock(&shards[1].lock);
+	wf_shortlock_unlock(&shards[1].lock);
 	cr_assert_eq(expire_all(1, SEC(10), NULL), 1);
 }
 

@@ -30,27 +30,6 @@ static enum wf_shared_kind kind_of(const struct wf_timer *timer)
 	return (enum wf_shared_kind)(timer->deadline_ns & 1);
 }
 
-/* Not 0, which says "not inserted". */
-static uint64_t due_of(int64_t deadline_ns)
-{
-	if (deadline_ns < 1)
-		return 2;
-	return (uint64_t)(deadline_ns < WF_WHEEL_END_NS ? deadline_ns : WF_WHEEL_END_NS) << 1;
-}
-
-bool wf_shared_later(struct wf_timer *timer, int64_t deadline_ns)
-{
-	uint64_t due = wf_u64_load_relaxed(&timer->due);
-
-	do {
-		if (due == 0 || (due & WF_SHARED_FIRED))
-			return false;
-		WF_ASSERT(due_of(deadline_ns) >= due);
-		/* F1, with F2 in fires(): who has moved is not fired by the old deadline. */
-	} while (!wf_u64_cas(&timer->due, &due, due_of(deadline_ns)));
-	return true;
-}
-
 bool wf_shared_is_pending(const struct wf_timer *timer)
 {
 	/* F3: acquire, with F2: who sees FIRED sees what came before the firing. */
@@ -71,7 +50,10 @@ int64_t wf_shared_deadline(const struct wf_timer *timer)
 /* I1: an RMW, so that it comes before the load of the leader's word in any order: with L4. */
 static void publish(struct wf_shared_shard *shard, int64_t next_ns)
 {
-	(void)wf_u64_exchange(&shard->next_ns, (uint64_t)next_ns);
+	if (WF_PLANTED(shared_publishes_by_store))
+		wf_u64_store_release(&shard->next_ns, (uint64_t)next_ns);
+	else
+		(void)wf_u64_exchange(&shard->next_ns, (uint64_t)next_ns);
 }
 
 /*
@@ -92,24 +74,20 @@ enum wf_shared_inserted wf_shared_insert(struct wf_shared *shared, unsigned numb
 	enum wf_shared_inserted r = WF_SHARED_LATER;
 	int64_t next_ns;
 
-	wf_spinlock_lock(&shard->lock);
+	wf_shortlock_lock(&shard->lock);
 	if (WF_UNLIKELY(shard->closed)) {
-		wf_spinlock_unlock(&shard->lock);
+		wf_shortlock_unlock(&shard->lock);
 		return WF_SHARED_CLOSED;
 	}
 	if (kind == WF_SHARED_TIMER)
-		wf_u64_store_relaxed(&timer->due, due_of(deadline_ns));
+		wf_u64_store_relaxed(&timer->due, wf_shared_due(deadline_ns));
 	wf_wheel_insert(&shard->wheel, timer, mark(deadline_ns, kind));
 	next_ns = look_ns(timer);
 	if (next_ns < (int64_t)wf_u64_load_relaxed(&shard->next_ns) && !shard->expiring) {
-		if (!WF_PLANTED(shared_publishes_by_store))
-			publish(shard, next_ns);
+		publish(shard, next_ns);
 		r = WF_SHARED_EARLIER;
 	}
-	wf_spinlock_unlock(&shard->lock);
-	/* The lock's own RMW orders a store before it, on the machine of the simulator. */
-	if (WF_PLANTED(shared_publishes_by_store) && r == WF_SHARED_EARLIER)
-		wf_u64_store_release(&shard->next_ns, (uint64_t)next_ns);
+	wf_shortlock_unlock(&shard->lock);
 	return r;
 }
 
@@ -120,7 +98,7 @@ bool wf_shared_cancel(
 	bool guessed = WF_PLANTED(shared_cancel_races_fire) && wf_timer_is_pending(timer);
 	bool pending;
 
-	wf_spinlock_lock(&shard->lock);
+	wf_shortlock_lock(&shard->lock);
 	pending = wf_timer_is_pending(timer);
 	if (pending) {
 		if (kind_of(timer) == WF_SHARED_TIMER)
@@ -129,14 +107,14 @@ bool wf_shared_cancel(
 	} else if (batch_out) {
 		*batch_out = shard->started;
 	}
-	wf_spinlock_unlock(&shard->lock);
+	wf_shortlock_unlock(&shard->lock);
 	return pending || guessed;
 }
 
 void wf_shared_pass(struct wf_shared *shared, unsigned number)
 {
-	wf_spinlock_lock(&shared->shards[number].lock);
-	wf_spinlock_unlock(&shared->shards[number].lock);
+	wf_shortlock_lock(&shared->shards[number].lock);
+	wf_shortlock_unlock(&shared->shards[number].lock);
 }
 
 /* Not by wf_wheel_insert(): the mark may be due a nanosecond before the deadline. */
@@ -156,7 +134,7 @@ static bool fires(struct wf_wheel *wheel, struct wf_timer *timer, int64_t now_ns
 		return true;
 	due = wf_u64_load_relaxed(&timer->due);
 	do {
-		if (due > due_of(now_ns)) {
+		if (due > wf_shared_due(now_ns)) {
 			file_again(wheel, timer, (int64_t)(due >> 1));
 			return false;
 		}
@@ -191,11 +169,11 @@ enum wf_shared_expiry wf_shared_expire(struct wf_shared *shared, unsigned number
 	int64_t next_ns = INT64_MAX, last_ns;
 
 	if (wait)
-		wf_spinlock_lock(&shard->lock);
-	else if (!wf_spinlock_try(&shard->lock))
+		wf_shortlock_lock(&shard->lock);
+	else if (!wf_shortlock_try(&shard->lock))
 		return WF_SHARED_BUSY;
 	if (shard->expiring) {
-		wf_spinlock_unlock(&shard->lock);
+		wf_shortlock_unlock(&shard->lock);
 		return WF_SHARED_BUSY;
 	}
 	wf_wheel_advance(&shard->wheel, now_ns);
@@ -216,7 +194,7 @@ enum wf_shared_expiry wf_shared_expire(struct wf_shared *shared, unsigned number
 	}
 	/* P1: release, with L4: not before the last, so a load that misses it is only early. */
 	wf_u64_store_release(&shard->next_ns, (uint64_t)next_ns);
-	wf_spinlock_unlock(&shard->lock);
+	wf_shortlock_unlock(&shard->lock);
 	return batch_out->count > 0 ? WF_SHARED_FIRES : WF_SHARED_NOTHING;
 }
 
@@ -224,13 +202,13 @@ void wf_shared_expired(struct wf_shared *shared, unsigned number, int64_t *next_
 {
 	struct wf_shared_shard *shard = &shared->shards[number];
 
-	wf_spinlock_lock(&shard->lock);
+	wf_shortlock_lock(&shard->lock);
 	shard->expiring = false;
 	/* B2: release, with B1 in wf_shared_is_done(). */
 	wf_u64_store_release(&shard->done, shard->started);
 	*next_ns_out = wf_wheel_next(&shard->wheel);
 	publish(shard, *next_ns_out);
-	wf_spinlock_unlock(&shard->lock);
+	wf_shortlock_unlock(&shard->lock);
 }
 
 /* --- all shards --- */
@@ -268,7 +246,7 @@ void wf_shared_close(struct wf_shared *shared)
 		struct wf_shared_shard *shard = &shared->shards[i];
 		struct wf_timer *timer;
 
-		wf_spinlock_lock(&shard->lock);
+		wf_shortlock_lock(&shard->lock);
 		shard->closed = true;
 		while ((timer = wf_wheel_any(&shard->wheel)) != NULL) {
 			if (kind_of(timer) == WF_SHARED_TIMER)
@@ -276,7 +254,7 @@ void wf_shared_close(struct wf_shared *shared)
 			(void)wf_wheel_cancel(&shard->wheel, timer);
 		}
 		wf_u64_store_relaxed(&shard->next_ns, INT64_MAX);
-		wf_spinlock_unlock(&shard->lock);
+		wf_shortlock_unlock(&shard->lock);
 	}
 }
 
@@ -299,9 +277,9 @@ uint64_t wf_shared_count(struct wf_shared *shared)
 	uint64_t count = 0;
 
 	for (unsigned i = 0; i < shared->count; i++) {
-		wf_spinlock_lock(&shared->shards[i].lock);
+		wf_shortlock_lock(&shared->shards[i].lock);
 		count += wf_wheel_count(&shared->shards[i].wheel);
-		wf_spinlock_unlock(&shared->shards[i].lock);
+		wf_shortlock_unlock(&shared->shards[i].lock);
 	}
 	return count;
 }
@@ -312,7 +290,7 @@ static const char *timer_fault(const struct wf_shared_shard *shard, const struct
 	int64_t next_ns = (int64_t)wf_u64_load_relaxed(&shard->next_ns);
 	uint64_t due = wf_u64_load_relaxed(&timer->due);
 
-	if (kind_of(timer) == WF_SHARED_TIMER && due < due_of(timer->deadline_ns - 1))
+	if (kind_of(timer) == WF_SHARED_TIMER && due < wf_shared_due(timer->deadline_ns - 1))
 		return due == 0 ? "is pending, and its due word says no"
 				: "is pending, and due before its deadline";
 	if (kind_of(timer) == WF_SHARED_TIMER && (due & WF_SHARED_FIRED))
@@ -349,9 +327,9 @@ bool wf_shared_valid(struct wf_shared *shared, FILE *out)
 	for (unsigned i = 0; i < shared->count && valid; i++) {
 		struct wf_shared_shard *shard = &shared->shards[i];
 
-		wf_spinlock_lock(&shard->lock);
+		wf_shortlock_lock(&shard->lock);
 		valid = wf_wheel_valid(&shard->wheel, out) && shard_valid(shard, i, out);
-		wf_spinlock_unlock(&shard->lock);
+		wf_shortlock_unlock(&shard->lock);
 	}
 	return valid;
 }
@@ -360,8 +338,7 @@ bool wf_shared_valid(struct wf_shared *shared, FILE *out)
 
 static uint64_t leader_word(unsigned worker, int64_t until_ns)
 {
-	return (uint64_t)(until_ns < 0 ? 0 : until_ns) >> LEADER_BITS << LEADER_BITS
-		| (worker + 1);
+	return (uint64_t)(until_ns < 0 ? 0 : until_ns) >> LEADER_BITS << LEADER_BITS | (worker + 1);
 }
 
 bool wf_shared_lead(struct wf_shared *shared, unsigned worker, int64_t until_ns)
@@ -369,8 +346,8 @@ bool wf_shared_lead(struct wf_shared *shared, unsigned worker, int64_t until_ns)
 	uint64_t none = 0;
 
 	/* L2: an RMW, with I2 in wf_shared_leader_to_wake(). */
-	return wf_u64_load_relaxed(&shared->leader) == 0
-		&& wf_u64_cas(&shared->leader, &none, leader_word(worker, until_ns));
+	return wf_u64_load_relaxed(&shared->leader) == 0 &&
+	       wf_u64_cas(&shared->leader, &none, leader_word(worker, until_ns));
 }
 
 void wf_shared_resign(struct wf_shared *shared, unsigned worker)

@@ -55,7 +55,7 @@
  * was published by an I1, whose I2 has woken it or is about to, or by wf_shared_expired(), whose
  * caller takes I2, or by wf_shared_expire(), which never publishes an earlier time than before.
  *
- * Progress: insert, cancel: blocking, for N3 at most (a preempted holder: sync/spinlock.h). later,
+ * Progress: insert, cancel: blocking, for N3 at most (a preempted holder: sync/shortlock.h). later,
  * lead, resign: lock-free. expire with `wait` false: wait-free; a worker never waits for a foreign
  * shard.
  *
@@ -65,7 +65,7 @@
 #define WF_TIMER_SHARED_H
 
 #include "sync/atomic.h"
-#include "sync/spinlock.h"
+#include "sync/shortlock.h"
 #include "timer/wheel.h"
 
 enum {
@@ -93,11 +93,11 @@ struct wf_shared_batch {
 
 struct wf_shared_shard {
 	/* Whoever inserts, cancels or expires. */
-	struct wf_spinlock lock WF_ALIGNED(WF_FALSE_SHARING);
-	bool expiring;          /* N2; guarded by `lock`, like all up to `done` */
+	struct wf_shortlock lock WF_ALIGNED(WF_FALSE_SHARING);
+	bool expiring; /* N2; guarded by `lock`, like all up to `done` */
 	bool closed;
-	uint64_t started;       /* batches */
-	wf_atomic_u64 done;     /* batches; written under `lock` */
+	uint64_t started;   /* batches */
+	wf_atomic_u64 done; /* batches; written under `lock` */
 	/* Read by everybody in each turn. */
 	wf_atomic_u64 next_ns WF_ALIGNED(WF_FALSE_SHARING);
 	struct wf_wheel wheel WF_ALIGNED(WF_FALSE_SHARING); /* guarded by `lock` */
@@ -112,6 +112,14 @@ struct wf_shared {
 };
 
 #define WF_SHARED_FIRED ((uint64_t)1)
+
+/* A `due` word. Not 0, which says "not inserted". */
+WF_INLINE uint64_t wf_shared_due(int64_t deadline_ns)
+{
+	if (deadline_ns < 1)
+		return 2;
+	return (uint64_t)(deadline_ns < WF_WHEEL_END_NS ? deadline_ns : WF_WHEEL_END_NS) << 1;
+}
 
 /* `shards`: memory for `count` of them, aligned to WF_FALSE_SHARING. */
 void wf_shared_init(struct wf_shared *shared, struct wf_shared_shard *shards, unsigned count,
@@ -138,8 +146,8 @@ enum wf_shared_inserted wf_shared_insert(struct wf_shared *shared, unsigned shar
  * N1. `shard`: where it was inserted last. batch_out: NULL, or receives what to wait for in
  * wf_shared_is_done() if false is returned. After true, one of kind TIMER is as if never inserted.
  */
-bool wf_shared_cancel(struct wf_shared *shared, unsigned shard, struct wf_timer *timer,
-	uint64_t *batch_out);
+bool wf_shared_cancel(
+	struct wf_shared *shared, unsigned shard, struct wf_timer *timer, uint64_t *batch_out);
 
 /*
  * Waits until who holds the shard's lock is through with it: of a node that has fired, its expirer
@@ -151,7 +159,18 @@ void wf_shared_pass(struct wf_shared *shared, unsigned shard);
  * Of kind TIMER, by who may cancel it: a deadline that is not before the present one. False: it has
  * fired, or was cancelled, or never inserted. One compare-and-swap.
  */
-bool wf_shared_later(struct wf_timer *timer, int64_t deadline_ns);
+WF_INLINE bool wf_shared_later(struct wf_timer *timer, int64_t deadline_ns)
+{
+	uint64_t due = wf_u64_load_relaxed(&timer->due);
+
+	do {
+		if (due == 0 || (due & WF_SHARED_FIRED))
+			return false;
+		WF_ASSERT(wf_shared_due(deadline_ns) >= due);
+		/* F1, with F2 in fires(): who has moved is not fired by the old deadline. */
+	} while (!wf_u64_cas(&timer->due, &due, wf_shared_due(deadline_ns)));
+	return true;
+}
 
 /*
  * Of kind TIMER, any thread: whether it has been inserted and neither fired nor been cancelled.
@@ -171,8 +190,7 @@ WF_INLINE bool wf_shared_was_never_inserted(const struct wf_timer *timer)
 int64_t wf_shared_deadline(const struct wf_timer *timer);
 
 /* True once every action of the batches up to `batch` has been done. Any thread. */
-WF_INLINE bool wf_shared_is_done(
-	const struct wf_shared *shared, unsigned shard, uint64_t batch)
+WF_INLINE bool wf_shared_is_done(const struct wf_shared *shared, unsigned shard, uint64_t batch)
 {
 	/* B1: acquire, with B2 in wf_shared_expired(): what the actions did. */
 	return wf_u64_load_acquire(&shared->shards[shard].done) >= batch;
@@ -180,9 +198,9 @@ WF_INLINE bool wf_shared_is_done(
 
 /* What an expirer found. */
 enum wf_shared_expiry {
-	WF_SHARED_BUSY,   /* somebody else holds the lock, or expires it: nothing was done */
+	WF_SHARED_BUSY,    /* somebody else holds the lock, or expires it: nothing was done */
 	WF_SHARED_NOTHING, /* was due; next_ns may still be in the past, for moves between slots */
-	WF_SHARED_FIRES,  /* batch_out holds at least one action; wf_shared_expired() is owed */
+	WF_SHARED_FIRES,   /* batch_out holds at least one action; wf_shared_expired() is owed */
 };
 
 /*
