@@ -600,6 +600,42 @@ Test(wheel, next_asks_for_what_is_unfinished)
 	cr_assert_eq(wf_wheel_next(&wheel), now + SLOT_NS / 2);
 }
 
+Test(wheel, fewer_moves_can_be_asked_for)
+{
+	enum { COUNT = 100, MOVES = 16 };
+	static struct wf_timer timers[COUNT];
+	int64_t now = 10 * SLOT_NS + SLOT_NS / 2 + 64 * TICK_NS;
+	unsigned calls = 0;
+
+	wf_wheel_init(&wheel, 0);
+	wheel.moves_max = MOVES;
+	fill_slot(timers, COUNT, 10);
+	while (wf_wheel_count(&wheel) > 0) {
+		uint64_t before = moves();
+
+		cr_assert_lt(calls++, COUNT);
+		wf_wheel_advance(&wheel, now);
+		cr_assert_leq(moves() - before, MOVES);
+		check_valid();
+		while (wf_wheel_pop_due(&wheel))
+			;
+		if (wf_wheel_count(&wheel) > 0)
+			cr_assert_leq(wf_wheel_next(&wheel), now, "it is not done, and says now");
+	}
+	cr_assert_geq(calls, COUNT / MOVES, "the limit was met");
+	/* Paced moves too. */
+	wf_wheel_init(&wheel, 0);
+	wheel.moves_max = MOVES;
+	fill_slot(timers, COUNT, 10);
+	for (now = 9 * SLOT_NS + 1; moves() < COUNT; now++) {
+		uint64_t before = moves();
+
+		wf_wheel_advance(&wheel, now);
+		cr_assert_leq(moves() - before, MOVES);
+		check_valid();
+	}
+}
+
 /* A heavy slot whose timers are all cancelled must not keep the caller from sleeping. */
 Test(wheel, next_forgets_a_heavy_slot_that_was_cancelled)
 {
