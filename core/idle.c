@@ -234,10 +234,7 @@ static void gap_learn(struct wf_worker *worker, int64_t gap_ns)
 static weft_time first_due(struct wf_worker *worker, weft_time wheel)
 {
 	weft_time life = wf_life_deadline(worker->rt);
-	weft_time shards = wf_timers_next(worker);
 	weft_time first = wheel < life ? wheel : life;
-
-	first = first < shards ? first : shards;
 
 	for (unsigned i = 0; i < worker->driver_count; i++) {
 		const struct wf_open_driver *open = &worker->drivers[i];
@@ -254,7 +251,10 @@ static weft_time first_due(struct wf_worker *worker, weft_time wheel)
 
 weft_time wf_worker_next_due(struct wf_worker *worker)
 {
-	return first_due(worker, wf_wheel_next(&worker->wheel));
+	weft_time first = first_due(worker, wf_wheel_next(&worker->wheel));
+	weft_time shards = wf_timers_next(worker);
+
+	return first < shards ? first : shards;
 }
 
 static weft_time or_tend(struct wf_worker *worker, weft_time due)
@@ -272,17 +272,26 @@ weft_time wf_worker_next_deadline(struct wf_worker *worker)
 }
 
 /*
- * When the wheel's timers are to end a sleep. A sleep costs more than 5 us and ends some 20 us late
- * whatever is asked for: of many timers, a few us apart, those of the next 70 us share one.
+ * A sleep costs more than 5 us and ends some 20 us late whatever is asked for: of many timers, a
+ * few us apart, those of the next 70 us share one.
  */
-static weft_time wheel_wake(struct wf_worker *worker)
+weft_time wf_worker_timer_wake(
+	const struct wf_worker *worker, weft_time next, uint64_t timer_count)
 {
-	weft_time next = wf_wheel_next(&worker->wheel);
 	weft_time crowd = worker->idle.timer_woke_at_ns + CROWD_GAP_NS;
 
-	if (next >= crowd || wf_wheel_count(&worker->wheel) < CROWD_TIMERS)
+	if (next >= crowd || timer_count < CROWD_TIMERS)
 		return next;
 	return next <= worker->now ? next : crowd;
+}
+
+/* When a sleep is to end, but for the shared wheel. */
+static weft_time own_wake(struct wf_worker *worker)
+{
+	weft_time wheel = wf_worker_timer_wake(
+		worker, wf_wheel_next(&worker->wheel), wf_wheel_count(&worker->wheel));
+
+	return or_tend(worker, first_due(worker, wheel));
 }
 
 /*
@@ -379,7 +388,9 @@ static void sleep_until(struct wf_worker *worker, weft_time deadline, weft_time 
 
 void wf_worker_sleep(struct wf_worker *worker, weft_time deadline)
 {
-	weft_time next = or_tend(worker, first_due(worker, wheel_wake(worker)));
+	weft_time own = own_wake(worker);
+	weft_time shards = wf_timers_next(worker);
+	weft_time next = own < shards ? own : shards;
 
 	sleep_until(worker, next < deadline ? next : deadline, worker->now);
 }
@@ -438,7 +449,7 @@ static bool announce(struct wf_worker *worker)
 		wf_worker_poll_drivers(worker, 0);
 		return false;
 	}
-	wf_timers_lead(worker);
+	wf_timers_lead(worker, own_wake(worker));
 	/* P2: one RMW sets our bit and gives a searcher's count back. */
 	(void)wf_idle_park(&rt->idle, worker->number, worker->searching);
 	worker->searching = false;

@@ -455,9 +455,9 @@ WF_INLINE void arm_task(struct wf_worker *worker, struct wf_proc *p)
 	}
 	if (worker->armed_until == WEFT_FOREVER)
 		return;
-	wf_task_begin(worker, p); /* a timer is armed on the word's owner's wheel */
+	wf_task_begin(worker, p); /* a timer is armed in the word's owner's shard */
 	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_NOTIFIED)
-		wf_proc_arm(worker, p, worker->armed_until);
+		wf_timers_arm(worker, p, worker->armed_until);
 }
 
 /* A run has returned WEFT_PENDING: as settle(). */

@@ -151,20 +151,25 @@ unsigned wf_timers_expire(struct wf_worker *worker)
 
 /* --- the leader --- */
 
-void wf_timers_lead(struct wf_worker *worker)
+void wf_timers_lead(struct wf_worker *worker, weft_time own)
 {
 	struct wf_shared *timers = &worker->rt->timers;
-	weft_time shards = wf_shared_next(timers); /* L1 */
-	weft_time own = wf_worker_next_deadline(worker);
+	weft_time first = wf_shared_next(timers); /* L1 */
+	weft_time shards = wf_worker_timer_wake(worker, first, wf_shared_pending(timers));
 
+	worker->leads_first = first;
 	worker->leads_until = own < shards ? own : shards;
 	worker->leads = wf_shared_lead(timers, worker->number, worker->leads_until);
 }
 
 bool wf_timers_may_sleep(const struct wf_worker *worker)
 {
-	return !worker->leads || WF_PLANTED(leader_looks_once)
-		|| wf_shared_next(&worker->rt->timers) >= worker->leads_until;
+	weft_time first;
+
+	if (!worker->leads || WF_PLANTED(leader_looks_once))
+		return true;
+	first = wf_shared_next(&worker->rt->timers);
+	return first >= worker->leads_first || first >= worker->leads_until;
 }
 
 void wf_timers_resign(struct wf_worker *worker)

@@ -50,10 +50,10 @@ WF_INLINE bool wf_timers_are_due(const struct wf_worker *worker)
 }
 
 /*
- * Parking. lead: L1, L2; may_sleep: L4 (after the announcement): false: something is due before;
- * resign: L5.
+ * Parking. lead: L1, L2; `own`: when the worker will wake up anyway. may_sleep: L4 (after the
+ * announcement): false: something is due before. resign: L5.
  */
-void wf_timers_lead(struct wf_worker *worker);
+void wf_timers_lead(struct wf_worker *worker, weft_time own);
 bool wf_timers_may_sleep(const struct wf_worker *worker);
 void wf_timers_resign(struct wf_worker *worker);
 

@@ -33,18 +33,6 @@ static weft_pid pid_of(const struct wf_worker *worker, const struct wf_proc *p)
 		wf_word_generation(wf_u64_load_relaxed(&p->word)), worker->rt->slot, p->index);
 }
 
-/* Not inlined: its sums would be made in advance by those who wait for ever. */
-WF_NOINLINE void wf_proc_arm(struct wf_worker *worker, struct wf_proc *p, weft_time deadline)
-{
-	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_OWNED) {
-		wf_timers_arm(worker, p, deadline);
-		return;
-	}
-	p->live.timed_out = false;
-	p->live.armed = true;
-	wf_wheel_insert(&worker->wheel, &p->timer, deadline);
-}
-
 WF_NOINLINE void wf_proc_take_timer(struct wf_worker *worker, struct wf_proc *p)
 {
 	wf_wheel_cancel(&worker->wheel, &p->timer);
@@ -60,7 +48,7 @@ WF_NOINLINE static struct wf_worker *suspend_until(
 	if (sticky)
 		wf_proc_arm_sticky(worker, p, deadline);
 	else
-		wf_proc_arm(worker, p, deadline);
+		wf_timers_arm(worker, p, deadline);
 	WF_OBSERVE(waits, p);
 	wf_worker_switch(worker, p, WF_SWITCH_PARK);
 	if (!sticky)

@@ -25,12 +25,10 @@ void wf_proc_wake_task(struct weft_rt *rt, struct wf_worker *worker, struct wf_p
 /* wait.c; of a sticky process, by its owner: takes its timer off the wheel. */
 void wf_proc_take_timer(struct wf_worker *worker, struct wf_proc *p);
 
-/* wait.c; of a movable process, by its owner: puts the timer of its wait on the wheel. */
-void wf_proc_arm(struct wf_worker *worker, struct wf_proc *p, weft_time deadline);
-
 /*
- * The same of a sticky one. If the timer of an earlier wait is there still and not after this
- * deadline, that is a store. To be followed by wf_proc_leave_armed().
+ * Of a sticky process, by its owner: the timer of its wait, on the worker's wheel (of a movable
+ * one: core/timers.h). If the timer of an earlier wait is there still and not after this deadline,
+ * that is a store. To be followed by wf_proc_leave_armed().
  */
 WF_INLINE void wf_proc_arm_sticky(struct wf_worker *worker, struct wf_proc *p, weft_time deadline)
 {
@@ -43,18 +41,6 @@ WF_INLINE void wf_proc_arm_sticky(struct wf_worker *worker, struct wf_proc *p, w
 	} else {
 		p->live.armed = true;
 		wf_wheel_insert(&worker->wheel, &p->timer, deadline);
-	}
-}
-
-/*
- * Of a movable process, by its owner: takes the timer of its wait off the wheel. Before queueing:
- * the run link is its memory.
- */
-WF_INLINE void wf_proc_disarm(struct wf_worker *worker, struct wf_proc *p)
-{
-	if (p->live.armed && !WF_PLANTED(wake_leaves_timer)) {
-		wf_wheel_cancel(&worker->wheel, &p->timer);
-		p->live.armed = false;
 	}
 }
 

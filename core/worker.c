@@ -52,15 +52,12 @@ static void release_yielded(struct wf_worker *worker)
 		wf_queue_push_class(worker, WF_CONTAINER_OF(node, struct wf_proc, run));
 }
 
-/* It may be left from a wait of a sticky process that is over: then nobody waits for it. */
+/* Of a sticky process. It may be left from a wait that is over: then nobody waits for it. */
 static void fire(struct wf_worker *worker, struct wf_proc *p)
 {
 	p->live.armed = false;
-	if (wf_word_phase(wf_u64_load_relaxed(&p->word)) != WF_OWNED)
-		p->live.timed_out = true;
-	else if (p->live.run != WF_WAITING || !p->live.until)
-		return;
-	wf_proc_wake(worker->rt, worker, p, false);
+	if (p->live.run == WF_WAITING && p->live.until)
+		wf_proc_wake(worker->rt, worker, p, false);
 }
 
 static unsigned expire_timers(struct wf_worker *worker)

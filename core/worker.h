@@ -146,6 +146,7 @@ struct wf_worker {
 	int thread_id;              /* the kernel's; constant once it has booted */
 	bool leads;                 /* the shared wheel's leader, parked or about to be */
 	weft_time leads_until;      /* what it sleeps until */
+	weft_time leads_first;      /* the earliest deadline that it saw then */
 	weft_time timers_look_at;   /* when to look at other workers' shards again */
 	unsigned timers_shard;      /* + 1: of the timers whose actions it is doing; 0: none */
 	const char *stack_base;     /* of the thread's own stack: its frames lie below */
@@ -271,6 +272,10 @@ void wf_worker_park_end(struct wf_worker *worker, bool waited);
 weft_time wf_worker_next_due(struct wf_worker *worker);
 /* The same, and when memory that was given up is to be sent on its way. */
 weft_time wf_worker_next_deadline(struct wf_worker *worker);
+
+/* When `timer_count` timers, the first of them due at `next`, are to end the worker's sleep. */
+weft_time wf_worker_timer_wake(
+	const struct wf_worker *worker, weft_time next, uint64_t timer_count);
 
 /* Gives the searcher's count back, if this worker holds one: it has something to run. */
 void wf_worker_search_end(struct wf_worker *worker);

@@ -73,8 +73,7 @@ enum wf_planted {
 	WF_PLANTED_wait_numbers_anew,      /* in a header that has come back */
 	WF_PLANTED_visit_leaves_section,   /* a foreign thread that has found a process */
 	WF_PLANTED_wake_pending_without_rmw,  /* W3: nothing to change, nothing done */
-	WF_PLANTED_wake_ignores_anchor,       /* queued by another, its timer still on the wheel */
-	WF_PLANTED_wake_leaves_timer,         /* of a movable process */
+	WF_PLANTED_wake_ignores_anchor,       /* queued, its timer still on the wheel */
 	WF_PLANTED_rearm_ignores_earlier,     /* than the deadline of a wait that is over */
 	WF_PLANTED_end_leaves_timer,          /* on the wheel, of a wait that is over */
 	WF_PLANTED_settle_forgets_notified,   /* W10: RUNNING or NOTIFIED, it is WAITING */

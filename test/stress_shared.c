@@ -70,7 +70,7 @@ static void expire(unsigned shard, bool wait)
 	time_ns = (uint64_t)shards[shard].wheel.now_ns;
 	for (unsigned i = 0; i < batch.count; i++)
 		act(&batch.actions[i], time_ns);
-	(void)wf_shared_expired(&shared, shard, &next_ns);
+	wf_shared_expired(&shared, shard, &next_ns);
 }
 
 static bool has_fired(const struct node *node)

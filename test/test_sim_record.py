@@ -23,7 +23,7 @@ import sim_seeds  # noqa: E402
 BUILD = os.environ.get("WEFT_BUILD_DIR", "build")
 NAME, TEST, SCENARIO = "sim_spinlock", "spinlock/no_sleeper_is_forgotten", "4 lockers"
 PROGRAMS = {NAME: sim_programs.programs(BUILD)[NAME]}
-MINIMUM = {"unit": 6000}
+MINIMUM = {"unit": 8000}
 
 
 def script(place, text):
@@ -54,8 +54,8 @@ class Record(unittest.TestCase):
 
     def test_one_just_made_passes_with_equal_hashes(self):
         self.assertEqual(self.check(), ([], [
-            "unit: 6000 schedules of 3 scenarios", "whole runtime: 0 schedules of 0 scenarios",
-            "12 samples passed again, with the same hashes"]))
+            "unit: 8000 schedules of 4 scenarios", "whole runtime: 0 schedules of 0 scenarios",
+            "16 samples passed again, with the same hashes"]))
 
     def test_its_text_is_the_record_and_always_the_same(self):
         text = sim_record.text_of(self.record)
@@ -103,8 +103,8 @@ class Record(unittest.TestCase):
         self.record["totals"] = sim_record.totals(self.record["scenarios"])
         self.found("strategies are not the sum")
         self.setUp()
-        problems, _ = sim_record.check(self.record, self.who, PROGRAMS, {"unit": 6001})
-        self.assertRegex(problems[0], "unit: 6000 schedules, at least 6001")
+        problems, _ = sim_record.check(self.record, self.who, PROGRAMS, {"unit": 8001})
+        self.assertRegex(problems[0], "unit: 8000 schedules, at least 8001")
 
     def test_what_is_no_record_is_found(self):
         self.entry["samples"][0]["seeds"] = [0, 3]
@@ -126,7 +126,7 @@ class Record(unittest.TestCase):
             with self.subTest(why=why):
                 problems, said = self.check(who={**self.who, **who})
                 self.assertEqual(problems, [])
-                self.assertRegex(said[-1], "^12 samples passed again, hashes not compared: " + why)
+                self.assertRegex(said[-1], "^16 samples passed again, hashes not compared: " + why)
 
     def test_parts_are_all_seeds_once(self):
         for count in (4, 100, 5000):

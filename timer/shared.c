@@ -47,6 +47,12 @@ int64_t wf_shared_deadline(const struct wf_timer *timer)
 
 /* --- one shard --- */
 
+static void let_go(struct wf_shared_shard *shard)
+{
+	wf_u64_store_relaxed(&shard->pending, wf_wheel_count(&shard->wheel));
+	wf_shortlock_unlock(&shard->lock);
+}
+
 /* I1: an RMW, so that it comes before the load of the leader's word in any order: with L4. */
 static void publish(struct wf_shared_shard *shard, int64_t next_ns)
 {
@@ -76,7 +82,7 @@ enum wf_shared_inserted wf_shared_insert(struct wf_shared *shared, unsigned numb
 
 	wf_shortlock_lock(&shard->lock);
 	if (WF_UNLIKELY(shard->closed)) {
-		wf_shortlock_unlock(&shard->lock);
+		let_go(shard);
 		return WF_SHARED_CLOSED;
 	}
 	if (kind == WF_SHARED_TIMER)
@@ -87,7 +93,7 @@ enum wf_shared_inserted wf_shared_insert(struct wf_shared *shared, unsigned numb
 		publish(shard, next_ns);
 		r = WF_SHARED_EARLIER;
 	}
-	wf_shortlock_unlock(&shard->lock);
+	let_go(shard);
 	return r;
 }
 
@@ -107,7 +113,7 @@ bool wf_shared_cancel(
 	} else if (batch_out) {
 		*batch_out = shard->started;
 	}
-	wf_shortlock_unlock(&shard->lock);
+	let_go(shard);
 	return pending || guessed;
 }
 
@@ -173,7 +179,7 @@ enum wf_shared_expiry wf_shared_expire(struct wf_shared *shared, unsigned number
 	else if (!wf_shortlock_try(&shard->lock))
 		return WF_SHARED_BUSY;
 	if (shard->expiring) {
-		wf_shortlock_unlock(&shard->lock);
+		let_go(shard);
 		return WF_SHARED_BUSY;
 	}
 	wf_wheel_advance(&shard->wheel, now_ns);
@@ -194,7 +200,7 @@ enum wf_shared_expiry wf_shared_expire(struct wf_shared *shared, unsigned number
 	}
 	/* P1: release, with L4: not before the last, so a load that misses it is only early. */
 	wf_u64_store_release(&shard->next_ns, (uint64_t)next_ns);
-	wf_shortlock_unlock(&shard->lock);
+	let_go(shard);
 	return batch_out->count > 0 ? WF_SHARED_FIRES : WF_SHARED_NOTHING;
 }
 
@@ -208,7 +214,7 @@ void wf_shared_expired(struct wf_shared *shared, unsigned number, int64_t *next_
 	wf_u64_store_release(&shard->done, shard->started);
 	*next_ns_out = wf_wheel_next(&shard->wheel);
 	publish(shard, *next_ns_out);
-	wf_shortlock_unlock(&shard->lock);
+	let_go(shard);
 }
 
 /* --- all shards --- */
@@ -254,7 +260,7 @@ void wf_shared_close(struct wf_shared *shared)
 			(void)wf_wheel_cancel(&shard->wheel, timer);
 		}
 		wf_u64_store_relaxed(&shard->next_ns, INT64_MAX);
-		wf_shortlock_unlock(&shard->lock);
+		let_go(shard);
 	}
 }
 
@@ -270,6 +276,15 @@ int64_t wf_shared_next(const struct wf_shared *shared)
 			first = next_ns;
 	}
 	return first;
+}
+
+uint64_t wf_shared_pending(const struct wf_shared *shared)
+{
+	uint64_t count = 0;
+
+	for (unsigned i = 0; i < shared->count; i++)
+		count += wf_u64_load_relaxed(&shared->shards[i].pending);
+	return count;
 }
 
 uint64_t wf_shared_count(struct wf_shared *shared)
@@ -329,7 +344,7 @@ bool wf_shared_valid(struct wf_shared *shared, FILE *out)
 
 		wf_shortlock_lock(&shard->lock);
 		valid = wf_wheel_valid(&shard->wheel, out) && shard_valid(shard, i, out);
-		wf_shortlock_unlock(&shard->lock);
+		let_go(shard);
 	}
 	return valid;
 }

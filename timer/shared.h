@@ -98,6 +98,7 @@ struct wf_shared_shard {
 	bool closed;
 	uint64_t started;   /* batches */
 	wf_atomic_u64 done; /* batches; written under `lock` */
+	wf_atomic_u64 pending; /* timers; written under `lock` */
 	/* Read by everybody in each turn. */
 	wf_atomic_u64 next_ns WF_ALIGNED(WF_FALSE_SHARING);
 	struct wf_wheel wheel WF_ALIGNED(WF_FALSE_SHARING); /* guarded by `lock` */
@@ -244,7 +245,10 @@ enum {
 /* I2: the worker that leads, if it sleeps past deadline_ns; or one of the above. */
 int wf_shared_leader_to_wake(const struct wf_shared *shared, int64_t deadline_ns);
 
-/* Timers of all shards. A guess while others work. */
+/* Timers of all shards, a guess; without their locks. */
+uint64_t wf_shared_pending(const struct wf_shared *shared);
+
+/* The same, counted one shard after the other. */
 uint64_t wf_shared_count(struct wf_shared *shared);
 
 /* Checks every shard, under its lock; prints the first thing that is wrong. */

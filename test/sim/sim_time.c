@@ -356,11 +356,6 @@ SIM_TEST(time, a_nearer_deadline_shortens_the_workers_sleep)
 
 /* --- planted --- */
 
-SIM_TEST(time, planted_timer_left_on_the_wheel)
-{
-	sim_must_find(&resetting_movable, WF_PLANTED_wake_leaves_timer, 100);
-}
-
 SIM_TEST(time, planted_timer_left_by_a_process_that_has_ended)
 {
 	sim_must_find(&leaving_timers, WF_PLANTED_end_leaves_timer, 1000);
