@@ -286,7 +286,7 @@ static int refuses_tasks(void *arg)
 	opts.flags = WEFT_STACK_NOW;
 	cr_assert_eq(weft_task_spawn(never_polled, &sleeper, &opts, &pid), -EINVAL);
 	opts.flags = 0;
-	opts.priority = 77;
+	opts.priority = (enum weft_priority)77;
 	cr_assert_eq(weft_task_spawn(never_polled, &sleeper, &opts, &pid), -EINVAL);
 	opts.priority = 0;
 	while ((r = weft_task_spawn(parks_as_task, NULL, NULL, &pids[count])) == 0)

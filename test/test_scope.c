@@ -1055,7 +1055,8 @@ static int waits_twice_and_closes(void *state)
 		cr_assert_eq(weft_scope_wait(&owner->scope, WEFT_FOREVER), 0, "there is none");
 		counted_children(owner, 20);
 		cr_assert_eq(weft_scope_wait(&owner->scope, WEFT_POLL), -EAGAIN);
-		owner->step++; /* fallthrough */
+		owner->step++;
+		__attribute__((fallthrough));
 	case 1:
 		r = weft_scope_wait(&owner->scope, WEFT_FOREVER);
 		if (r == WEFT_PENDING)
@@ -1063,7 +1064,8 @@ static int waits_twice_and_closes(void *state)
 		cr_assert_eq(r, 0);
 		cr_assert_eq(ended(owner), 20);
 		counted_children(owner, 200);
-		owner->step++; /* fallthrough */
+		owner->step++;
+		__attribute__((fallthrough));
 	case 2:
 		r = weft_scope_wait(&owner->scope, weft_after(WEFT_SEC(100)));
 		if (r == WEFT_PENDING)
@@ -1071,7 +1073,8 @@ static int waits_twice_and_closes(void *state)
 		cr_assert_eq(r, 0);
 		cr_assert_eq(ended(owner), 220);
 		counted_children(owner, 3);
-		owner->step++; /* fallthrough */
+		owner->step++;
+		__attribute__((fallthrough));
 	default:
 		r = weft_scope_close(&owner->scope);
 		if (r == WEFT_PENDING)
@@ -1188,20 +1191,23 @@ static int gives_up_waiting(void *state)
 		(void)opened(&owner->scope, 0, 0);
 		children(&owner->scope, stays, NULL, 3);
 		owner->deadline = weft_after(WEFT_MS(2));
-		owner->step++; /* fallthrough */
+		owner->step++;
+		__attribute__((fallthrough));
 	case 1:
 		r = weft_scope_wait(&owner->scope, owner->deadline);
 		if (r == WEFT_PENDING)
 			return r;
 		cr_assert_eq(r, -ETIME);
-		owner->step++; /* fallthrough */
+		owner->step++;
+		__attribute__((fallthrough));
 	case 2:
 		r = weft_scope_wait(&owner->scope, WEFT_FOREVER);
 		if (r == WEFT_PENDING)
 			return r;
 		cr_assert_eq(r, -ECANCELED);
 		cr_assert_eq(cancelled(), 0, "only the owner was");
-		owner->step++; /* fallthrough */
+		owner->step++;
+		__attribute__((fallthrough));
 	default:
 		r = weft_scope_close(&owner->scope);
 		cr_assert(r == WEFT_PENDING || cancelled() == 3);
