@@ -924,8 +924,6 @@ static int has_a_budget(void *arg)
 	transfer_open(&transfer);
 	send_bytes(&transfer, 1000);
 	pid = task(reads_until_it_would_wait, &transfer);
-	settle();
-	cr_assert_geq(transfer.polls, 2, "it was never stopped");
 	UNTIL(transfer.calls == 1000);
 	cr_assert_geq(transfer.polls, 1000 / 128);
 	cr_assert_eq(weft_cancel(pid), 0);
