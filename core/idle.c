@@ -252,7 +252,8 @@ static weft_time first_due(struct wf_worker *worker, weft_time wheel)
 weft_time wf_worker_next_due(struct wf_worker *worker)
 {
 	weft_time first = first_due(worker, wf_wheel_next(&worker->wheel));
-	weft_time shards = wf_timers_next(worker);
+	weft_time shards = WF_UNLIKELY(worker->exact_timers) ? wf_timers_exact_next(worker)
+							     : wf_timers_next(worker);
 
 	return first < shards ? first : shards;
 }

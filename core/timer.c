@@ -30,9 +30,10 @@ struct timer {
 	};
 	void *arg;
 	uint64_t serial;      /* of the runtime whose wheel it was started on last */
-	uint32_t shard;
+	uint16_t shard;
 	uint16_t slot;
-	uint16_t action;      /* enum wf_timer_action */
+	uint8_t action;       /* enum wf_timer_action */
+	bool exact;           /* the clock goes to where timers are filed: none is moved lazily */
 };
 
 static_assert(sizeof(struct timer) <= sizeof(struct weft_timer), "the caller's memory is enough");
@@ -145,10 +146,11 @@ static int start(struct timer *timer, struct weft_rt *rt, weft_time deadline,
 		rt = self->rt;
 	if (wf_u32_load_relaxed(&rt->stop_phase) == WF_ENDED)
 		return -ESHUTDOWN;
-	timer->action = (uint16_t)action;
+	timer->action = (uint8_t)action;
+	timer->exact = rt->clock_virtual;
 	timer->serial = rt->serial;
 	timer->slot = (uint16_t)rt->slot;
-	timer->shard = wf_timers_shard(rt);
+	timer->shard = (uint16_t)wf_timers_shard(rt);
 	return insert(rt, timer, deadline);
 }
 
@@ -179,8 +181,8 @@ int weft_timer_start_wake(
 	return start(t, rt, deadline, WF_TIMER_WAKE);
 }
 
-/* Earlier than before. */
-static int move_earlier(struct timer *timer, weft_time deadline)
+/* Earlier than before, as a rule. */
+static int insert_again(struct timer *timer, weft_time deadline)
 {
 	struct weft_rt *rt = rt_of(timer);
 	int moved = 0;
@@ -199,9 +201,9 @@ int weft_timer_move(struct weft_timer *timer, weft_time deadline)
 
 	if (!wf_shared_is_pending(&t->node))
 		return 0;
-	if (deadline >= wf_shared_deadline(&t->node))
+	if (deadline >= wf_shared_deadline(&t->node) && !t->exact)
 		return wf_shared_later(&t->node, deadline);
-	return move_earlier(t, deadline);
+	return insert_again(t, deadline);
 }
 
 int weft_timer_stop(struct weft_timer *timer)

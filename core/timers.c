@@ -185,6 +185,15 @@ void wf_timers_resign(struct wf_worker *worker)
 			wf_time_after(wf_shared_next(&worker->rt->timers), RESCUE_NS));
 }
 
+weft_time wf_timers_exact_next(struct wf_worker *worker)
+{
+	struct wf_shared *timers = &worker->rt->timers;
+
+	WF_ASSERT(timers->count == 1);
+	wf_shared_refresh(timers, worker->number);
+	return wf_shared_next(timers);
+}
+
 static bool wake_parked(struct weft_rt *rt, unsigned number)
 {
 	if (!wf_idle_claim_one(&rt->idle, number))

@@ -69,6 +69,12 @@ WF_INLINE weft_time wf_timers_next(const struct wf_worker *worker)
 }
 
 /*
+ * The same, of a virtual clock: not the time of a deadline that is over, nor what a park has
+ * announced, which may be housekeeping's. Its runtime has one worker.
+ */
+weft_time wf_timers_exact_next(struct wf_worker *worker);
+
+/*
  * I2, after an insert that made its shard earlier. `self`: the calling worker, or NULL. Any thread.
  */
 void wf_timers_published(struct weft_rt *rt, const struct wf_worker *self, weft_time deadline);

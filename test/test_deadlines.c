@@ -194,6 +194,79 @@ Test(deadlines, virtual_time_does_not_go_to_a_tasks_deadline_that_is_over)
 	end(rt);
 }
 
+/* On the shared wheel: movable fibers, tasks, and timers of the program's own. */
+Test(deadlines, virtual_time_does_not_go_to_what_was_on_the_shared_wheel)
+{
+	struct weft_spawn_opts movable = {.size = sizeof(movable), .flags = WEFT_MOVABLE};
+	weft_rt *rt = test_rt();
+	int step = 0;
+	weft_pid fiber, task;
+
+	cr_assert_eq(weft_rt_spawn(rt, leaves_a_timer, NULL, &movable, &fiber), 0);
+	cr_assert_eq(weft_rt_task_spawn(rt, task_leaves_a_timer, &step, NULL, &task), 0);
+	weft_test_run_until_idle(rt);
+	cr_assert_eq(weft_wake(fiber), 0);
+	cr_assert_eq(weft_wake(task), 0);
+	cr_assert_eq(weft_test_run(rt, WEFT_MS(1)), -EDEADLK, "nothing can fall due");
+	cr_assert_eq(weft_test_now(rt), WEFT_TEST_START);
+	cr_assert_eq(step, 1);
+	cr_assert_eq(weft_wake(fiber), 0);
+	cr_assert_eq(weft_wake(task), 0);
+	cr_assert_eq(weft_test_run(rt, WEFT_SEC(1)), 0);
+	end(rt);
+}
+
+static void not_called(void *arg)
+{
+	cr_assert_fail("%s", (const char *)arg);
+}
+
+static int parks_for_ever(void *arg)
+{
+	(void)arg;
+	return weft_park(WEFT_FOREVER);
+}
+
+Test(deadlines, virtual_time_does_not_go_to_where_a_timer_was)
+{
+	static char text[] = "it was stopped, or moved";
+	weft_rt *rt = test_rt();
+	weft_pid pid = spawned(rt, parks_for_ever, NULL);
+	weft_time deadline = WEFT_TEST_START + WEFT_MS(5);
+	struct weft_timer stopped = {{0}}, moved = {{0}};
+
+	cr_assert_eq(weft_timer_start(&stopped, rt, deadline, not_called, text), 0);
+	cr_assert_eq(weft_timer_start(&moved, rt, deadline, not_called, text), 0);
+	weft_test_run_until_idle(rt);
+	cr_assert_eq(weft_timer_stop(&stopped), 1);
+	cr_assert_eq(weft_timer_move(&moved, WEFT_FOREVER), 1);
+	cr_assert_eq(weft_test_run(rt, WEFT_SEC(1)), -EDEADLK);
+	cr_assert_eq(weft_test_now(rt), WEFT_TEST_START);
+	cr_assert_eq(weft_wake(pid), 0);
+	cr_assert_eq(weft_test_run(rt, WEFT_SEC(1)), 0);
+	end(rt);
+}
+
+static int ends_at_once(void *arg)
+{
+	(void)arg;
+	return 0;
+}
+
+/* A header that was given up waits for others, for a time that is nobody's deadline. */
+Test(deadlines, virtual_time_does_not_go_to_housekeeping)
+{
+	weft_rt *rt = test_rt();
+	weft_pid pid = spawned(rt, parks_for_ever, NULL);
+
+	cr_assert_eq(weft_rt_spawn(rt, ends_at_once, NULL, NULL, NULL), 0);
+	cr_assert_eq(weft_test_run(rt, WEFT_SEC(1)), -EDEADLK);
+	cr_assert_eq(weft_test_now(rt), WEFT_TEST_START);
+	cr_assert_eq(weft_wake(pid), 0);
+	cr_assert_eq(weft_test_run(rt, WEFT_SEC(1)), 0);
+	end(rt);
+}
+
 /* ---- slack ----------------------------------------------------------------------------------- */
 
 /* The time of a test runtime when what is asked for that time comes: at the end of a tick. */

@@ -217,6 +217,19 @@ void wf_shared_expired(struct wf_shared *shared, unsigned number, int64_t *next_
 	let_go(shard);
 }
 
+void wf_shared_refresh(struct wf_shared *shared, unsigned number)
+{
+	struct wf_shared_shard *shard = &shared->shards[number];
+	int64_t next_ns;
+
+	wf_shortlock_lock(&shard->lock);
+	next_ns = wf_wheel_next(&shard->wheel);
+	/* As P1. */
+	if (next_ns > (int64_t)wf_u64_load_relaxed(&shard->next_ns))
+		wf_u64_store_release(&shard->next_ns, (uint64_t)next_ns);
+	let_go(shard);
+}
+
 /* --- all shards --- */
 
 static void shard_start(struct wf_shared_shard *shard, int64_t now_ns)

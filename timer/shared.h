@@ -217,6 +217,12 @@ enum wf_shared_expiry wf_shared_expire(struct wf_shared *shared, unsigned shard,
 void wf_shared_expired(struct wf_shared *shared, unsigned shard, int64_t *next_ns_out);
 
 /*
+ * Publishes a later next_ns, if what it was for has been cancelled. Others are not in need of that:
+ * it costs a look for nothing. For who moves time to what falls due next (a virtual clock).
+ */
+void wf_shared_refresh(struct wf_shared *shared, unsigned shard);
+
+/*
  * No more inserts; every timer that is pending is taken off, as if it had been cancelled. After all
  * expirers have gone.
  */
