@@ -138,6 +138,7 @@ TESTS = {
     "test_testing": "threads valgrind",
     "test_time": "threads tuning",
     "test_together": "threads tuning kernel",
+    "test_timer_again": "threads",
     "test_trace": "threads",
     "test_wait": "threads tuning valgrind",
     "test_wall": "threads valgrind",

@@ -12,6 +12,10 @@
  *   H2  whoever has done a batch has counted it under the shard's lock; then it looks whether
  *       anybody waits, takes those out whose batch is done, and claims their waits.
  * If H2's look misses the name, its hold of the lock came before H1's, which then sees the count.
+ *
+ * A timer may be started again while its action is under way, as a rule in that action. Then it
+ * goes back to the shard it has fired from. So two actions of one timer never overlap: a shard has
+ * one expirer at a time; and who waits for that shard's batch waits for all of them.
  */
 #include "core/timer.h"
 
@@ -34,6 +38,7 @@ struct timer {
 	uint16_t slot;
 	uint8_t action;       /* enum wf_timer_action */
 	bool exact;           /* the clock goes to where timers are filed: none is moved lazily */
+	bool again;           /* an action of an earlier start may be under way, in that shard */
 };
 
 static_assert(sizeof(struct timer) <= sizeof(struct weft_timer), "the caller's memory is enough");
@@ -98,21 +103,26 @@ static struct weft_rt *rt_of(const struct timer *timer)
 	return rt;
 }
 
+/* Neither is it pending, nor can an action of it be under way. */
+static bool is_at_rest(const struct timer *timer)
+{
+	return wf_shared_was_never_inserted(&timer->node) && !timer->again;
+}
+
 /*
  * It is not pending. That it has fired does not mean that its expirer has let go of it: who has had
  * the shard's lock since knows that.
  */
-static void await_copy(const struct timer *timer)
+static void await_copy(struct timer *timer)
 {
 	struct weft_rt *rt;
 
-	if (wf_shared_was_never_inserted(&timer->node))
+	if (is_at_rest(timer))
 		return;
 	rt = rt_of(timer);
-	if (!rt)
-		return;
-	wf_shared_pass(&rt->timers, timer->shard);
-	wf_registry_release(rt->slot);
+	timer->again = rt && wf_shared_pass(&rt->timers, timer->shard);
+	if (rt)
+		wf_registry_release(rt->slot);
 }
 
 /* --- start, move, stop --- */
@@ -148,9 +158,11 @@ static int start(struct timer *timer, struct weft_rt *rt, weft_time deadline,
 		return -ESHUTDOWN;
 	timer->action = (uint8_t)action;
 	timer->exact = rt->clock_virtual;
+	timer->again = timer->again && timer->serial == rt->serial;
 	timer->serial = rt->serial;
 	timer->slot = (uint16_t)rt->slot;
-	timer->shard = (uint16_t)wf_timers_shard(rt);
+	if (!timer->again)
+		timer->shard = (uint16_t)wf_timers_shard(rt);
 	return insert(rt, timer, deadline);
 }
 
@@ -324,7 +336,7 @@ static int wait_in(struct weft_rt *rt, struct timer *timer, uint64_t batch, weft
 
 	if (!self)
 		return look_until(rt, timer->shard, batch, deadline);
-	if (self->rt == rt && !self->current && self->timers_shard == timer->shard + 1)
+	if (self->rt == rt && !self->current && self->timers_shard == timer->shard + 1u)
 		return -EDEADLK;
 	if (!self->current || wf_wait_in_task())
 		return -EPERM;
@@ -336,19 +348,20 @@ int weft_timer_cancel_wait(struct weft_timer *timer, weft_time deadline)
 	struct timer *t = timer_of(timer);
 	struct weft_rt *rt;
 	uint64_t batch;
-	int r;
+	bool stopped;
+	int r = 0;
 
-	if (wf_shared_was_never_inserted(&t->node))
+	if (is_at_rest(t))
 		return 0;
 	rt = rt_of(t);
 	if (!rt)
 		return 0;
-	if (wf_shared_cancel(&rt->timers, t->shard, &t->node, &batch))
-		r = 1;
-	else if (wf_shared_is_done(&rt->timers, t->shard, batch))
-		r = 0;
-	else
+	stopped = wf_shared_cancel(&rt->timers, t->shard, &t->node, &batch);
+	if ((!stopped || t->again) && !wf_shared_is_done(&rt->timers, t->shard, batch))
 		r = wait_in(rt, t, batch, deadline);
 	wf_registry_release(rt->slot);
-	return r;
+	if (r < 0)
+		return r;
+	t->again = false;
+	return stopped;
 }

@@ -17,6 +17,7 @@
  * Weft does not touch afterwards. Nothing is allocated. A timer is PENDING from its start until it
  * fires or is stopped; then it may be started again, with another deadline, action and runtime.
  * Firing comes before its action, so a timer may be started anew in its own action, or freed there.
+ * Two actions of one timer are never under way at the same time, as long as its runtime is the same.
  *
  * Never early; late by at most a tick (1 us by default) and what the workers are busy with: any
  * worker of the runtime that comes by fires it. Timers do not keep a runtime alive; those pending
@@ -83,14 +84,14 @@ WEFT_API int weft_timer_move(struct weft_timer *timer, weft_time deadline);
 WEFT_API int weft_timer_stop(struct weft_timer *timer);
 
 /*
- * Stops a timer; and if it has fired, waits until its action is done.
+ * Stops a timer; and if it has fired, before its last start too, waits until its action is done.
  * Threads: any process, or a thread outside every runtime. A task may call it too, but not wait.
  * Blocks: until that action, and up to 15 others fired with it, have returned, or the deadline.
  * Cancel: -ECANCELED; the timer is stopped all the same.
- * Returns: 1: it was pending, and never fires; 0: it was not, and no action of it is under way;
- * -ETIME, -EAGAIN (WEFT_POLL), -ECANCELED: one is; -EDEADLK: called in a timer's action that is
- * part of what would be waited for; -EPERM: one is, and the caller (a task, a post, another timer's
- * action) cannot wait.
+ * Returns: 1: it was pending, and never fires; 0: it was not; either way no action of it is under
+ * way. -ETIME, -EAGAIN (WEFT_POLL), -ECANCELED: one may be; -EDEADLK: called in a timer's action
+ * that is part of what would be waited for; -EPERM: the caller (a task, a post, another timer's
+ * action) cannot wait for one. After each of these it is stopped, too.
  */
 WEFT_API int weft_timer_cancel_wait(struct weft_timer *timer, weft_time deadline);
 

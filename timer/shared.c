@@ -110,17 +110,22 @@ bool wf_shared_cancel(
 		if (kind_of(timer) == WF_SHARED_TIMER)
 			wf_u64_store_relaxed(&timer->due, 0);
 		(void)wf_wheel_cancel(&shard->wheel, timer);
-	} else if (batch_out) {
-		*batch_out = shard->started;
 	}
+	if (batch_out)
+		*batch_out = shard->started;
 	let_go(shard);
 	return pending || guessed;
 }
 
-void wf_shared_pass(struct wf_shared *shared, unsigned number)
+bool wf_shared_pass(struct wf_shared *shared, unsigned number)
 {
-	wf_shortlock_lock(&shared->shards[number].lock);
-	wf_shortlock_unlock(&shared->shards[number].lock);
+	struct wf_shared_shard *shard = &shared->shards[number];
+	bool expiring;
+
+	wf_shortlock_lock(&shard->lock);
+	expiring = shard->expiring;
+	wf_shortlock_unlock(&shard->lock);
+	return expiring;
 }
 
 /* Not by wf_wheel_insert(): the mark may be due a nanosecond before the deadline. */

@@ -145,16 +145,17 @@ enum wf_shared_inserted wf_shared_insert(struct wf_shared *shared, unsigned shar
 
 /*
  * N1. `shard`: where it was inserted last. batch_out: NULL, or receives what to wait for in
- * wf_shared_is_done() if false is returned. After true, one of kind TIMER is as if never inserted.
+ * wf_shared_is_done(): the action, if false is returned, and that of earlier inserts into the same
+ * shard. After true, one of kind TIMER is as if never inserted.
  */
 bool wf_shared_cancel(
 	struct wf_shared *shared, unsigned shard, struct wf_timer *timer, uint64_t *batch_out);
 
 /*
  * Waits until who holds the shard's lock is through with it: of a node that has fired, its expirer
- * has copied what it needs.
+ * has copied what it needs. False: all actions of what has fired so far are done.
  */
-void wf_shared_pass(struct wf_shared *shared, unsigned shard);
+bool wf_shared_pass(struct wf_shared *shared, unsigned shard);
 
 /*
  * Of kind TIMER, by who may cancel it: a deadline that is not before the present one. False: it has
