@@ -17,7 +17,7 @@
  * Weft does not touch afterwards. Nothing is allocated. A timer is PENDING from its start until it
  * fires or is stopped; then it may be started again, with another deadline, action and runtime.
  * Firing comes before its action, so a timer may be started anew in its own action, or freed there.
- * Two actions of one timer are never under way at the same time, as long as its runtime is the same.
+ * In one runtime two actions of one timer are never under way at the same time.
  *
  * Never early; late by at most a tick (1 us by default) and what the workers are busy with: any
  * worker of the runtime that comes by fires it. Timers do not keep a runtime alive; those pending

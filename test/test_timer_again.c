@@ -11,8 +11,6 @@ enum {
 	AGAIN_NEVER,
 	AGAIN_AT_ONCE,
 	AGAIN_LATE,
-	LAPS = 2000,
-	STAY_NS = 20000, /* so that another worker comes by */
 };
 
 static struct stage {
@@ -134,27 +132,29 @@ Test(timer_again, an_end_that_was_waited_for_is_the_end, .timeout = 60)
 	runtime_end(rt);
 }
 
-/* As long as it is told to go on: due at once, so that another worker would fire it meanwhile. */
-static void lap(void *arg)
+/*
+ * It holds its worker until the other one has fired its timer, whose action starts it again; and
+ * then is there to fire that, for as long as many looks at the other's timers take.
+ */
+static int starts_and_holds(void *arg)
 {
-	weft_time end = weft_now() + STAY_NS;
+	weft_time end;
 
-	begin_action();
-	if (wf_u32_load_relaxed(&stage.actions) < LAPS)
-		cr_assert_eq(weft_timer_start(&stage.timer, NULL, 0, lap, arg), 0);
-	while (weft_now() < end)
-		;
-	(void)wf_u32_fetch_add(&stage.inside, (uint32_t)-1);
+	stage.again = AGAIN_AT_ONCE;
+	cr_assert_eq(weft_timer_start(&stage.timer, NULL, 0, action, arg), 0);
+	UNTIL_FOREIGN(is_inside());
+	end = weft_after(WEFT_MS(3));
+	UNTIL(weft_now() > end);
+	leave_action();
+	UNTIL(wf_u32_load_acquire(&stage.actions) == 2);
+	return weft_timer_cancel_wait(&stage.timer, WEFT_FOREVER);
 }
 
 Test(timer_again, actions_of_one_timer_do_not_overlap, .timeout = 60)
 {
-	weft_rt *rt = runtime_new_with(
-		&(struct weft_rt_opts){.workers = 2, .idle = WEFT_IDLE_SPIN});
+	weft_rt *rt = runtime_new(2);
 
-	cr_assert_eq(weft_timer_start(&stage.timer, rt, 0, lap, NULL), 0);
-	UNTIL_FOREIGN(wf_u32_load_acquire(&stage.actions) == LAPS);
-	cr_assert_eq(weft_timer_cancel_wait(&stage.timer, WEFT_FOREVER), 0);
+	cr_assert_eq(runtime_do(rt, starts_and_holds, NULL), 0);
 	cr_assert_eq(wf_u32_load_relaxed(&stage.overlaps), 0);
 	runtime_end(rt);
 }
