@@ -55,6 +55,12 @@ int wf_alarm_open(void);
 void wf_alarm_set(int fd, weft_time at); /* WEFT_FOREVER: never; a past time: now */
 void wf_alarm_close(int fd);
 
+/* What to round deadlines by, so that none is later by more than the slack, which is not 0. */
+WF_INLINE uint64_t wf_slack_mask(weft_time slack_ns)
+{
+	return ((uint64_t)1 << (63 - __builtin_clzll((uint64_t)slack_ns))) - 1;
+}
+
 /* `delay_ns` after `now`; no later than WEFT_FOREVER, no earlier than now. */
 WF_INLINE weft_time wf_time_after(weft_time now, weft_time delay_ns)
 {

@@ -177,12 +177,6 @@ static void choose_idle(struct weft_rt *rt, enum weft_idle asked)
 		driver->name);
 }
 
-/* So that none is later by more than the slack. */
-static uint64_t slack_mask(weft_time slack_ns)
-{
-	return ((uint64_t)1 << (63 - __builtin_clzll((uint64_t)slack_ns))) - 1;
-}
-
 static int read_opts(struct weft_rt *rt, const struct weft_rt_opts *opts)
 {
 	if (opts->flags & ~RT_FLAGS)
@@ -218,7 +212,7 @@ static int read_opts(struct weft_rt *rt, const struct weft_rt_opts *opts)
 		opts->precise_spin_ns < 0 || opts->precise_spin_ns > WEFT_MS(1))
 		return refuse(rt, "options", -EINVAL,
 			"timer_slack_ns is not 0 to 1 s, or precise_spin_ns not 0 to 1 ms");
-	rt->slack_mask = slack_mask(opts->timer_slack_ns ? opts->timer_slack_ns : WEFT_MS(1));
+	rt->slack_mask = wf_slack_mask(opts->timer_slack_ns ? opts->timer_slack_ns : WEFT_MS(1));
 	rt->precise_spin_ns = opts->precise_spin_ns ? opts->precise_spin_ns : WEFT_US(60);
 	/* Its thread is the host's. */
 	rt->stall_ns = opts->flags & WEFT_RT_EMBEDDED ? WEFT_FOREVER : opts->stall_ns;

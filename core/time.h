@@ -80,6 +80,16 @@ WEFT_API weft_time weft_now_coarse(void);
 WEFT_API weft_time weft_after(weft_time delay_ns);
 
 /*
+ * A deadline that gives others a chance to fall due at the same moment: not before `deadline`, and
+ * at most `slack_ns` nanoseconds after it. All that are rounded with the same slack meet at the
+ * same multiples of a power of two of nanoseconds, so a thousand of them are one wake of a worker.
+ * For whatever takes a deadline: timers (<weft/timer.h>), sleeps, timeouts.
+ * slack_ns: 1 or less: the deadline as it is. WEFT_FOREVER and WEFT_POLL stay what they are.
+ * Threads: any thread. Blocks: never.
+ */
+WEFT_API weft_time weft_coalesce(weft_time deadline, weft_time slack_ns);
+
+/*
  * Sleeps until `deadline`. Never returns early; late by a tick, as said above. WEFT_POLL and past
  * deadlines return 0 at once; WEFT_FOREVER sleeps until a cancel.
  * Threads: any process. Blocks: until the deadline. A weft_wake() does not end it.

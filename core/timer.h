@@ -20,8 +20,9 @@
  * In one runtime two actions of one timer are never under way at the same time.
  *
  * Never early; late by at most a tick (1 us by default) and what the workers are busy with: any
- * worker of the runtime that comes by fires it. Timers do not keep a runtime alive; those pending
- * at its end never fire, and from weft_rt_destroy() on count as never started.
+ * worker of the runtime that comes by fires it. weft_coalesce() lets many meet. Timers do not keep
+ * a runtime alive; those pending at its end never fire, and from weft_rt_destroy() on count as
+ * never started.
  *
  * Its memory is the caller's again, to free or to use for something else, after a
  * weft_timer_stop(), whatever that returns, and in its action.

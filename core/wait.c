@@ -577,3 +577,13 @@ weft_time weft_after(weft_time delay_ns)
 {
 	return wf_time_after(weft_now(), delay_ns);
 }
+
+weft_time weft_coalesce(weft_time deadline, weft_time slack_ns)
+{
+	uint64_t mask;
+
+	if (slack_ns <= 1 || deadline < 0 || deadline >= WF_WHEEL_END_NS)
+		return deadline;
+	mask = wf_slack_mask(slack_ns < WF_WHEEL_END_NS ? slack_ns : WF_WHEEL_END_NS);
+	return (weft_time)(((uint64_t)deadline + mask) & ~mask);
+}

@@ -52,6 +52,31 @@ static int ends_at(void *arg)
 	return 7;
 }
 
+Test(time, coalesced_deadlines_meet_and_are_late_by_the_slack_at_most)
+{
+	const weft_time start = WEFT_SEC(1000);
+	weft_time met = weft_coalesce(start, WEFT_MS(10));
+	unsigned meetings = 1;
+
+	for (weft_time at = start; at < start + WEFT_MS(100); at += WEFT_US(77)) {
+		weft_time r = weft_coalesce(at, WEFT_MS(10));
+
+		cr_assert_geq(r, at);
+		cr_assert_leq(r, at + WEFT_MS(10));
+		meetings += r != met;
+		met = r;
+	}
+	cr_assert_leq(meetings, 1 + 100 / 5, "a power of two is half the slack at least");
+	for (weft_time slack = -1; slack <= 1; slack++)
+		cr_assert_eq(weft_coalesce(12345, slack), 12345);
+	cr_assert_eq(weft_coalesce(12345, 2), 12346);
+	cr_assert_eq(weft_coalesce(0, WEFT_SEC(1)), 0);
+	cr_assert_eq(weft_coalesce(WEFT_FOREVER, WEFT_SEC(1)), WEFT_FOREVER);
+	cr_assert_eq(weft_coalesce(WEFT_FOREVER - 1, WEFT_FOREVER), WEFT_FOREVER - 1);
+	cr_assert_eq(weft_coalesce(WEFT_POLL, WEFT_SEC(1)), WEFT_POLL);
+	cr_assert_geq(weft_coalesce(1, WEFT_FOREVER), 1);
+}
+
 /* A join by the deadline at which its target ends, who was first to wait for that time, or not. */
 static int joins_at_its_end(void *arg)
 {
