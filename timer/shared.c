@@ -97,6 +97,14 @@ enum wf_shared_inserted wf_shared_insert(struct wf_shared *shared, unsigned numb
 	return r;
 }
 
+/* That it has fired with, if it has; of one of kind PROCESS that is not known: the last one. */
+static uint64_t batch_of(const struct wf_shared_shard *shard, const struct wf_timer *timer)
+{
+	if (kind_of(timer) == WF_SHARED_PROCESS)
+		return shard->started;
+	return wf_u64_load_relaxed(&timer->due) >> 1;
+}
+
 bool wf_shared_cancel(
 	struct wf_shared *shared, unsigned number, struct wf_timer *timer, uint64_t *batch_out)
 {
@@ -110,6 +118,8 @@ bool wf_shared_cancel(
 		if (kind_of(timer) == WF_SHARED_TIMER)
 			wf_u64_store_relaxed(&timer->due, 0);
 		(void)wf_wheel_cancel(&shard->wheel, timer);
+	} else if (batch_out) {
+		*batch_out = batch_of(shard, timer);
 	}
 	if (batch_out)
 		*batch_out = shard->started;
@@ -137,38 +147,40 @@ static void file_again(struct wf_wheel *wheel, struct wf_timer *timer, int64_t d
 }
 
 /* A timer was popped: false, and it is filed again, if its deadline has moved. */
-static bool fires(struct wf_wheel *wheel, struct wf_timer *timer, int64_t now_ns)
+static bool fires(struct wf_wheel *wheel, struct wf_timer *timer, uint64_t batch)
 {
-	uint64_t due;
+	uint64_t fired = batch << 1 | WF_SHARED_FIRED, due;
 
 	if (kind_of(timer) == WF_SHARED_PROCESS)
 		return true;
 	due = wf_u64_load_relaxed(&timer->due);
 	do {
-		if (due > wf_shared_due(now_ns)) {
+		if (due > wf_shared_due(wheel->now_ns)) {
 			file_again(wheel, timer, (int64_t)(due >> 1));
 			return false;
 		}
 		if (WF_PLANTED(shared_fires_by_store)) {
-			wf_u64_store_relaxed(&timer->due, due | WF_SHARED_FIRED);
+			wf_u64_store_relaxed(&timer->due, fired);
 			return true;
 		}
 		/* F2: with F1 in wf_shared_later(). */
-	} while (!wf_u64_cas(&timer->due, &due, due | WF_SHARED_FIRED));
+	} while (!wf_u64_cas(&timer->due, &due, fired));
 	return true;
 }
 
 /* N3. */
-static void take_batch(
-	const struct wf_shared *shared, struct wf_wheel *wheel, struct wf_shared_batch *batch)
+static void take_batch(const struct wf_shared *shared, struct wf_shared_shard *shard,
+	struct wf_shared_batch *batch)
 {
+	struct wf_wheel *wheel = &shard->wheel;
+
 	batch->count = 0;
 	for (unsigned pops = 0; pops < WF_SHARED_BATCH; pops++) {
 		struct wf_timer *timer = wf_wheel_pop_due(wheel);
 
 		if (!timer)
 			return;
-		if (fires(wheel, timer, wheel->now_ns))
+		if (fires(wheel, timer, shard->started + 1))
 			shared->copy(timer, kind_of(timer), &batch->actions[batch->count++]);
 	}
 }
@@ -188,7 +200,7 @@ enum wf_shared_expiry wf_shared_expire(struct wf_shared *shared, unsigned number
 		return WF_SHARED_BUSY;
 	}
 	wf_wheel_advance(&shard->wheel, now_ns);
-	take_batch(shared, &shard->wheel, batch_out);
+	take_batch(shared, shard, batch_out);
 	if (batch_out->count > 0) {
 		shard->expiring = true;
 		shard->started++;

@@ -20,13 +20,14 @@
  *       fires. False: it has fired (or was never inserted), and its action has been done, is being
  *       done, or will be.
  *   N2  a shard has one expirer at a time, from wf_shared_expire() to wf_shared_expired(). Batches
- *       started and done are counted: who sees them equal, under the lock, after a cancel that
- *       came too late, knows that the action has been done.
+ *       started and done are counted, and a cancel that came too late tells with which one the
+ *       timer has fired: once that many are done, its action has been done.
  *   N3  the lock is held for at most WF_SHARED_BATCH pops and as many moves between slots (and
  *       what wheel.c says of the events in one advance: four stores for each of 127 slots).
  *
  * A deadline moved later (kind TIMER) is one compare-and-swap on `due`, {deadline 63 | FIRED}. Who
- * pops the node sets FIRED by the same means; if the deadline has moved, it is filed again instead.
+ * pops the node sets {its batch 63 | FIRED} by the same means; if the deadline has moved, it is
+ * filed again instead.
  * The low bit of the node's own deadline_ns tells the kind; its tick is the deadline's.
  *
  * While a batch is out, the shard publishes "never": its expirer looks again, and nobody else could
