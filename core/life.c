@@ -28,6 +28,11 @@ void wf_foreign_begin(struct weft_rt *rt)
 	(void)wf_u64_fetch_add(&rt->foreign, FOREIGN_CREATED + 1);
 }
 
+void wf_foreign_visit(struct weft_rt *rt)
+{
+	(void)wf_u64_fetch_add(&rt->foreign, 1);
+}
+
 bool wf_foreign_comes_late(const struct weft_rt *rt)
 {
 	uint32_t phase;

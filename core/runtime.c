@@ -439,6 +439,7 @@ static int make(struct weft_rt *rt, const struct weft_rt_opts *opts,
 	return 0;
 
 no_threads:
+	wf_timers_close(rt);
 	wf_registry_withdraw(rt);
 	unmake_parts(rt);
 no_parts:
@@ -589,6 +590,7 @@ int weft_rt_destroy(weft_rt *rt, weft_time deadline)
 	/* S5 */
 	wf_monitor_stop(rt);
 	wf_boot_join(rt);
+	wf_timers_close(rt);
 	wf_registry_withdraw(rt);
 	while (wf_foreign_busy(rt))
 		wf_futex_wait(&never, 0, weft_after(WEFT_US(100)));

@@ -177,6 +177,7 @@ struct weft_wall wf_rt_wall(const struct weft_rt *rt);
  * all. completed: what came of it has ended; by a thread that the runtime's end waits for.
  */
 void wf_foreign_begin(struct weft_rt *rt);
+void wf_foreign_visit(struct weft_rt *rt); /* creates nothing */
 bool wf_foreign_comes_late(const struct weft_rt *rt);
 void wf_foreign_refused(struct weft_rt *rt);
 void wf_foreign_completed(struct weft_rt *rt);

@@ -2,9 +2,10 @@
  * timer.c: <weft/timer.h>. A timer is a node of the shared wheel and what is to be done when it
  * fires; core/timers.h tells who fires it.
  *
- * A runtime's end takes its timers off (wf_shared_close()), after which they look as if never
- * started. Every call but the start finds the runtime by its place in the registry, so one that
- * comes late meets that, and no runtime that is gone.
+ * A runtime's end takes its timers off (wf_timers_close()), after which they look as if never
+ * started; only then it leaves the registry. Every call but the start finds the runtime by its
+ * place there, so one that comes late meets no runtime that is gone; and one that finds none, no
+ * timer that is still on a wheel.
  *
  * Waiting for an action (weft_timer_cancel_wait):
  *   H1  the waiter puts its name into the runtime's list, then takes the shard's lock once more,
@@ -145,6 +146,17 @@ static int insert(struct weft_rt *rt, struct timer *timer, weft_time deadline)
 	return 0;
 }
 
+/* It may fire, and that may end all, before we have woken whom we wake: destroy waits for us. */
+static int insert_foreign(struct weft_rt *rt, struct timer *timer, weft_time deadline)
+{
+	int r;
+
+	wf_foreign_visit(rt);
+	r = insert(rt, timer, deadline);
+	wf_foreign_end(rt);
+	return r;
+}
+
 static int start(struct timer *timer, struct weft_rt *rt, weft_time deadline,
 	enum wf_timer_action action)
 {
@@ -163,7 +175,8 @@ static int start(struct timer *timer, struct weft_rt *rt, weft_time deadline,
 	timer->slot = (uint16_t)rt->slot;
 	if (!timer->again)
 		timer->shard = (uint16_t)wf_timers_shard(rt);
-	return insert(rt, timer, deadline);
+	return self && self->rt == rt ? insert(rt, timer, deadline)
+				      : insert_foreign(rt, timer, deadline);
 }
 
 int weft_timer_start(struct weft_timer *timer, struct weft_rt *rt, weft_time deadline,
@@ -213,7 +226,7 @@ int weft_timer_move(struct weft_timer *timer, weft_time deadline)
 
 	if (!wf_shared_is_pending(&t->node))
 		return 0;
-	if (deadline >= wf_shared_deadline(&t->node) && !t->exact)
+	if (deadline >= wf_shared_deadline(&t->node) && WF_LIKELY(!t->exact))
 		return wf_shared_later(&t->node, deadline);
 	return insert_again(t, deadline);
 }

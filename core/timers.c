@@ -39,9 +39,13 @@ int wf_timers_make(struct weft_rt *rt)
 	return 0;
 }
 
-void wf_timers_unmake(struct weft_rt *rt)
+void wf_timers_close(struct weft_rt *rt)
 {
 	wf_shared_close(&rt->timers);
+}
+
+void wf_timers_unmake(struct weft_rt *rt)
+{
 	wf_free(rt, rt->timers.shards, rt->worker_count * sizeof *rt->timers.shards);
 }
 

@@ -24,8 +24,12 @@
 
 #include "core/runtime.h"
 
-/* Memory, before workers run; all timers off, after they have ended. 0 or -ENOMEM. */
+/*
+ * Memory, before workers run; 0 or -ENOMEM. All timers off, after they have ended, and while calls
+ * of <weft/timer.h> still find the runtime: once they do not, nobody waits for them.
+ */
 int wf_timers_make(struct weft_rt *rt);
+void wf_timers_close(struct weft_rt *rt);
 void wf_timers_unmake(struct weft_rt *rt);
 
 /*

@@ -97,12 +97,15 @@ enum wf_shared_inserted wf_shared_insert(struct wf_shared *shared, unsigned numb
 	return r;
 }
 
-/* That it has fired with, if it has; of one of kind PROCESS that is not known: the last one. */
+/* That it has fired with, if that is known; otherwise the last one. */
 static uint64_t batch_of(const struct wf_shared_shard *shard, const struct wf_timer *timer)
 {
+	uint64_t due;
+
 	if (kind_of(timer) == WF_SHARED_PROCESS)
 		return shard->started;
-	return wf_u64_load_relaxed(&timer->due) >> 1;
+	due = wf_u64_load_relaxed(&timer->due);
+	return due & WF_SHARED_FIRED ? due >> 1 : shard->started;
 }
 
 bool wf_shared_cancel(
@@ -118,11 +121,9 @@ bool wf_shared_cancel(
 		if (kind_of(timer) == WF_SHARED_TIMER)
 			wf_u64_store_relaxed(&timer->due, 0);
 		(void)wf_wheel_cancel(&shard->wheel, timer);
-	} else if (batch_out) {
-		*batch_out = batch_of(shard, timer);
 	}
 	if (batch_out)
-		*batch_out = shard->started;
+		*batch_out = batch_of(shard, timer);
 	let_go(shard);
 	return pending || guessed;
 }
