@@ -137,6 +137,7 @@ TESTS = {
     "test_tcp": "threads valgrind",
     "test_testing": "threads valgrind",
     "test_time": "threads tuning",
+    "test_timer": "threads tuning kernel valgrind",
     "test_together": "threads tuning kernel",
     "test_timer_again": "threads",
     "test_trace": "threads",
