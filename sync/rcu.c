@@ -5,9 +5,11 @@
  *
  * The reclaimer. One thread per domain, in rounds:
  *   1  rest: PACING until the age limit has passed (or the retired bytes have passed theirs, or
- *      somebody is in a hurry), so that grace periods are few and batches many. When nothing has
- *      come for LINGER_ROUNDS rounds: IDLE, until something does. The rounds in between cost 2 us
- *      each and save the retirers the wake, 10 us on a worker's hot path.
+ *      somebody is in a hurry), so that grace periods are few and batches many. While little
+ *      comes each rest is twice the last, up to CALM_SHIFT times: a round costs a sleep, up to
+ *      20 us in a virtual machine. When nothing has come for LINGER_ROUNDS rounds: IDLE, until
+ *      something does. The rounds in between save the retirers the wake, 10 us on a worker's
+ *      hot path.
  *   2  take everything retired, in order;
  *   3  wait for a grace period;
  *   4  call everything back.
@@ -64,6 +66,8 @@ enum {
 	AGE_LIMIT_NS = 1000000,
 	BYTES_LIMIT = 1 << 20,
 	LINGER_ROUNDS = 64,
+	CALM_SHARE = 64, /* of the bytes' limit: a round with less is a calm one */
+	CALM_SHIFT = 3,
 };
 
 /* What the reclaimer does, in `sleep`. */
@@ -251,18 +255,22 @@ static void grace_period(struct wf_rcu_domain *domain)
 	count(&domain->grace_periods);
 }
 
-static void call_back(struct wf_rcu_domain *domain, struct wf_fifo *batches)
+/* Returns how many bytes that was. */
+static uint64_t call_back(struct wf_rcu_domain *domain, struct wf_fifo *batches)
 {
 	struct wf_node *node;
+	uint64_t bytes = 0;
 
 	while ((node = wf_fifo_pop(batches)) != NULL) {
 		struct wf_rcu_batch *batch = WF_CONTAINER_OF(node, struct wf_rcu_batch, node);
 
+		bytes += batch->bytes;
 		/* Before the callback: who learns from it that all is done finds zero bytes. */
 		wf_u64_fetch_add(&domain->bytes, -batch->bytes);
 		count(&domain->reclaimed);
 		batch->callback(batch);
 	}
+	return bytes;
 }
 
 static void name_thread(const struct wf_rcu_domain *domain)
@@ -274,13 +282,16 @@ static void *reclaimer(void *arg)
 {
 	struct wf_rcu_domain *domain = arg;
 	struct wf_fifo batches = {NULL, NULL};
-	unsigned empty_rounds = 0;
+	unsigned empty_rounds = 0, calm = 0;
+	uint64_t bytes;
 
 	name_thread(domain);
 	for (;;) {
 		if (empty_rounds > LINGER_ROUNDS)
 			rest(domain, IDLE, WF_FUTEX_FOREVER);
-		rest(domain, PACING, domain->age_limit_ns);
+		rest(domain, PACING, domain->age_limit_ns << calm);
+		if (calm < CALM_SHIFT)
+			calm++;
 		/*
 		 * U7, with U3 of demand: a stop is seen before the queue is found empty for good.
 		 */
@@ -292,7 +303,9 @@ static void *reclaimer(void *arg)
 			continue;
 		empty_rounds = 0;
 		grace_period(domain);
-		call_back(domain, &batches);
+		bytes = call_back(domain, &batches);
+		if (bytes > domain->bytes_limit / CALM_SHARE)
+			calm = 0;
 	}
 }
 

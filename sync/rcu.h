@@ -77,7 +77,8 @@ struct wf_rcu_opts {
 	/* A cpu_set_t for the thread (never a worker's pinned mask); NULL: the caller's own. */
 	const void *cpus;
 	size_t cpus_size;
-	uint64_t age_limit_ns; /* how long a batch may wait for its turn; 0: 1 ms */
+	/* How long a batch may wait for its turn, eight times that where few come; 0: 1 ms. */
+	uint64_t age_limit_ns;
 	uint64_t bytes_limit;  /* from this many bytes on, it does not; 0: 1 MiB */
 };
 

@@ -7,6 +7,7 @@
 
 #include "sync/futex.h"
 #include "sync/rcu.h"
+#include "timer/clock.h"
 
 #include <dirent.h>
 #include <pthread.h>
@@ -320,6 +321,26 @@ Test(rcu, hurry_ends_the_wait, .timeout = 120)
 		while (!is_reclaimed(&object))
 			sched_yield();
 	}
+	wf_rcu_domain_destroy(domain);
+}
+
+/* At least: a round may be as much longer as the machine likes. */
+Test(rcu, rests_grow_longer_where_little_comes, .timeout = 120)
+{
+	enum { ROUNDS = 8, AGE_NS = 2000000 };
+	struct wf_rcu_domain *domain = create(AGE_NS, 1 << 20);
+	static struct object object;
+	int64_t start = wf_clock_now_ns();
+	int i;
+
+	for (i = 0; i < ROUNDS; i++) {
+		wf_u32_store_relaxed(&object.reclaimed, 0);
+		retire(domain, &object, 1);
+		while (!is_reclaimed(&object))
+			sched_yield();
+	}
+	/* The first may begin anywhere in a rest; after it: 2, 4, then 8 each. */
+	cr_assert_geq(wf_clock_now_ns() - start, (2 + 4 + 8 * (ROUNDS - 3)) * AGE_NS);
 	wf_rcu_domain_destroy(domain);
 }
 
