@@ -308,12 +308,24 @@ void wf_table_foreign_forget(void)
 static void batch_done(struct wf_rcu_batch *rcu)
 {
 	struct wf_retire_batch *batch = WF_CONTAINER_OF(rcu, struct wf_retire_batch, rcu);
+	struct weft_rt *rt = batch->retirer->rt;
 
 	/*
 	 * Refused once the runtime has ended: nobody will need the headers, so only the batch goes.
 	 */
-	if (!wf_inbox_send(batch->retirer, &batch->node, WF_MESSAGE_RETIRED))
-		wf_free(batch->retirer->rt, batch, sizeof *batch);
+	if (!(batch->quiet ? wf_inbox_send_quietly : wf_inbox_send)(
+		    batch->retirer, &batch->node, WF_MESSAGE_RETIRED))
+		wf_free(rt, batch, sizeof *batch);
+}
+
+/* Whether so few are on their way that others can do without them as long as the worker sleeps. */
+static bool may_sleep_on(const struct wf_worker *worker)
+{
+	const struct weft_rt *rt = worker->rt;
+	uint64_t most = rt->table.limit / (16 * rt->worker_count);
+
+	return worker->retired.in_flight
+		<= (most < WF_RETIRE_QUIET_MAX ? most : WF_RETIRE_QUIET_MAX);
 }
 
 /* Starts the grace period of the open batch. */
@@ -326,6 +338,7 @@ static void flush(struct wf_worker *worker)
 		return;
 	retired->open = NULL;
 	retired->in_flight += batch->count;
+	batch->quiet = may_sleep_on(worker);
 	batch->rcu.bytes = batch->count * sizeof(struct wf_proc);
 	if (WF_PLANTED(retire_without_grace)) {
 		batch_done(&batch->rcu);

@@ -45,6 +45,7 @@ enum {
 #endif
 	WF_RETIRE_AGE_NS = 1000000,  /* a batch waits at most this long to fill */
 	WF_RETIRE_HEADERS_MAX = (64 << 20) / 128, /* in a grace period: more slow its spawns */
+	WF_RETIRE_QUIET_MAX = 4096,  /* on their way: to come back they wake no sleeper for these */
 };
 
 /* A batch on its way through a grace period and back. */
@@ -54,6 +55,7 @@ struct wf_retire_batch {
 	struct wf_worker *retirer;
 	struct wf_retire_batch *next; /* spare ones, free ones */
 	unsigned count;
+	bool quiet;
 	struct wf_proc *procs[WF_RETIRE_BATCH];
 };
 

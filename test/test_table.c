@@ -362,6 +362,32 @@ Test(table, is_full_for_foreign_threads_too, .timeout = 120)
 	is_unknown(pids[0]);
 }
 
+/*
+ * They wait in the inbox. What is seen at one time may be on its way out, and it may meet the
+ * worker before that sleeps: hence twice, and again.
+ */
+Test(table, headers_that_come_back_wake_no_sleeper, .timeout = 120)
+{
+	weft_rt *rt = runtime_new_with(
+		&(struct weft_rt_opts){.workers = 1, .idle = WEFT_IDLE_PARK});
+	const struct wf_worker *worker = &rt->workers[0];
+	int one = 1, seen = 0;
+
+	while (seen < 2000) {
+		uint64_t reclaimed = wf_rcu_reclaimed_count(rt->rcu);
+
+		cr_assert_eq(weft_rt_spawn(rt, returns, &one, NULL, NULL), 0);
+		UNTIL_FOREIGN(wf_rcu_reclaimed_count(rt->rcu) > reclaimed);
+		for (seen = 0; seen < 2000; seen++) {
+			sched_yield();
+			if (wf_injector_is_empty_relaxed(&worker->inbox)
+				|| wf_idle_parked_mask(&rt->idle) != 1)
+				break;
+		}
+	}
+	runtime_end(rt);
+}
+
 /* ---- Memory --------------------------------------------------------------------------------- */
 
 struct meter {
