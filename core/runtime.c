@@ -263,6 +263,7 @@ static int make_workers(
 		worker->number = i;
 		worker->alone = WF_RUN_ORDER_FIFO && rt->worker_count == 1;
 		worker->cpu = pinned && i < cpus->count ? cpus->cpu[i] : -1;
+		worker->clock_picks = WF_CLOCK_PICKS;
 		worker->random = 0x9e3779b97f4a7c15ULL * (i + 1);
 		worker->now = now;
 		worker->idle.gap_ns = INT32_MAX;

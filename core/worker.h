@@ -26,7 +26,9 @@
 /* Limits of one turn. The tunable ones (WF_BUDGET, …) come from configure.py. */
 enum {
 	WF_TURN_NS_MAX = 1000000,     /* a turn runs processes for at most this long */
-	WF_CLOCK_PICKS = 16,          /* the clock is read every so many picks */
+	WF_CLOCK_PICKS = 16,          /* the clock is read every so many picks, */
+	WF_CLOCK_PICKS_SHORT = 64,    /* or this many while picks are short: */
+	WF_SHORT_PICK_NS = 250,       /* up to this, on average since the last look */
 	WF_RUN_NEXT_MAX = 3,          /* uses of the next slot in a row */
 	WF_INBOX_BUDGET = 256,        /* messages handled a turn */
 	WF_EXPIRE_BUDGET = 256,       /* timers fired a turn */
@@ -97,7 +99,7 @@ struct wf_worker {
 	int result;                 /* with WF_SWITCH_END */
 	weft_time armed_until;      /* the earliest deadline that the running task has armed */
 	unsigned operations_left;   /* of the running process */
-	weft_time now;              /* the turn's time, advanced every WF_CLOCK_PICKS */
+	weft_time now;              /* the turn's time, advanced every clock_picks */
 	struct wf_fifo list;        /* sticky processes that are ready */
 	struct wf_fifo yielded;     /* joins `list` after the next driver poll */
 	struct wf_fifo yielded_movable; /* joins the ring then */
@@ -129,6 +131,7 @@ struct wf_worker {
 	unsigned class_turn;        /* picks made while `classes` */
 	struct wf_fifo inbox_rest;  /* drained from the inbox, not yet handled */
 	unsigned batch_picks;       /* of the batch so far */
+	unsigned clock_picks;       /* until the next look at the clock */
 	jmp_buf task_failed;        /* where weft_fail() leaves a task for */
 	struct wf_retired retired;
 	struct wf_open_driver drivers[1 + WF_POLL_DRIVERS_MAX]; /* [0] is the main one */

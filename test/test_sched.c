@@ -676,6 +676,49 @@ static int asks_when_to_yield(void *arg)
 	return 1;
 }
 
+/* Runs whose length the test says, until it says that it is over. */
+struct runs {
+	weft_time length;
+	bool over;
+};
+
+static int runs_again(void *arg)
+{
+	const struct runs *runs = arg;
+
+	while (!runs->over) {
+		weft_time end = weft_now() + runs->length;
+
+		while (runs->length > 0 && weft_now() < end)
+			;
+		weft_yield();
+	}
+	return 0;
+}
+
+static int sees_how_often_the_clock_is_read(void *arg)
+{
+	struct runs runs = { .length = 0 };
+	weft_pid pids[100];
+
+	(void)arg;
+	for (unsigned i = 0; i < WF_ARRAY_COUNT(pids); i++)
+		pids[i] = spawned(runs_again, &runs);
+	if (HARNESS_SLOWDOWN < 10)
+		UNTIL(wf_worker_self()->clock_picks == WF_CLOCK_PICKS_SHORT);
+	runs.length = 4 * (weft_time)WF_SHORT_PICK_NS;
+	UNTIL(wf_worker_self()->clock_picks == WF_CLOCK_PICKS);
+	runs.over = true;
+	for (unsigned i = 0; i < WF_ARRAY_COUNT(pids); i++)
+		cr_assert_eq(joined(pids[i]), 0);
+	return 1;
+}
+
+Test(sched, the_clock_is_read_less_often_while_runs_are_short, .timeout = 120)
+{
+	cr_assert_eq(in_runtime(1, sees_how_often_the_clock_is_read, NULL), 1);
+}
+
 Test(sched, should_yield_is_true_after_a_millisecond_of_work, .timeout = 120)
 {
 	cr_assert_eq(in_runtime(1, asks_when_to_yield, NULL), 1);
