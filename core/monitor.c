@@ -249,7 +249,11 @@ static weft_time plan(struct wf_monitor *monitor)
 	/* M3: an RMW, then the shards (seq_cst): with M4 in wf_monitor_hurry(). */
 	(void)wf_u64_exchange(&monitor->wake_at, (uint64_t)next);
 	timers = wf_timers_rescue(monitor->rt, monitor->looked_at);
-	return timers < next ? timers : next;
+	if (timers >= next)
+		return next;
+	/* Earlier, so a load that misses it only makes it hurry in vain. */
+	wf_u64_store_relaxed(&monitor->wake_at, (uint64_t)timers);
+	return timers;
 }
 
 /* Until then, or until it is to hurry. */

@@ -242,13 +242,12 @@ weft_time wf_timers_rescue(struct weft_rt *rt, weft_time now)
 {
 	weft_time due;
 
-	if (wf_idle_parked_mask(&rt->idle) == 0
-		|| wf_shared_leader_to_wake(&rt->timers, 0) != WF_SHARED_NO_LEADER)
+	if (wf_idle_parked_mask(&rt->idle) == 0)
 		return WEFT_FOREVER;
 	due = wf_time_after(wf_shared_next(&rt->timers), RESCUE_NS);
-	if (due <= now) {
+	if (due > now)
+		return due;
+	if (wf_shared_leader_to_wake(&rt->timers, 0) == WF_SHARED_NO_LEADER)
 		wake_any(rt);
-		due = now + RESCUE_NS;
-	}
-	return due;
+	return now + RESCUE_NS;
 }

@@ -109,7 +109,8 @@ WF_INLINE void wf_timer_tell(struct weft_rt *rt)
 
 /*
  * The monitor's look: wakes somebody for what is overdue while nobody leads. Returns when to look
- * again at the latest.
+ * again at the latest; so also while somebody leads, or each leader that wakes up, and is about to
+ * lead again, would have to ask for it.
  */
 weft_time wf_timers_rescue(struct weft_rt *rt, weft_time now);
 

@@ -12,6 +12,7 @@
 
 #include "core/monitor.h"
 #include "core/stall.h"
+#include "core/timers.h"
 #include "test/runtime.h"
 
 enum { LINES_MAX = 64 };
@@ -425,4 +426,31 @@ Test(monitor, rescues_work_that_nobody_was_woken_for, .timeout = 120)
 			0);
 		runtime_end(rt);
 	}
+}
+
+static void not_called(void *arg)
+{
+	cr_assert_fail("%p: an hour has passed", arg);
+}
+
+/*
+ * Else a worker that leads, is woken, and soon leads again would wake the monitor each time, which
+ * each time would find a leader and forget the deadline.
+ */
+Test(monitor, knows_the_next_deadline_also_while_somebody_leads, .timeout = 120)
+{
+	weft_rt *rt = runtime_new_with(&(struct weft_rt_opts){
+		.workers = 2, .idle = WEFT_IDLE_PARK, .stall_ns = WEFT_FOREVER});
+	weft_time deadline = weft_after(WEFT_SEC(3600)), look;
+	struct weft_timer timer = {{0}};
+
+	cr_assert_eq(weft_timer_start(&timer, rt, deadline, not_called, NULL), 0);
+	UNTIL_FOREIGN(wf_idle_all_parked(&rt->idle)
+		&& wf_shared_leader_to_wake(&rt->timers, 0) >= 0);
+	look = wf_timers_rescue(rt, weft_now());
+	cr_assert_leq(look, deadline + WEFT_MS(3), "and a tick");
+	cr_assert_gt(look, deadline - WEFT_MS(1));
+	cr_assert_eq(wf_timers_rescue(rt, look), look + WEFT_MS(1), "the leader is about to");
+	cr_assert_eq(weft_timer_stop(&timer), 1);
+	runtime_end(rt);
 }
