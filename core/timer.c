@@ -38,8 +38,8 @@ struct timer {
 	uint16_t shard;
 	uint16_t slot;
 	uint8_t action;       /* enum wf_timer_action */
-	bool exact;           /* the clock goes to where timers are filed: none is moved lazily */
-	bool again;           /* an action of an earlier start may be under way, in that shard */
+	bool exact;           /* the clock is virtual: time stops wherever a timer is filed */
+	uint64_t again;       /* a batch of that shard, in which an earlier start's action may be */
 };
 
 static_assert(sizeof(struct timer) <= sizeof(struct weft_timer), "the caller's memory is enough");
@@ -107,7 +107,7 @@ static struct weft_rt *rt_of(const struct timer *timer)
 /* Neither is it pending, nor can an action of it be under way. */
 static bool is_at_rest(const struct timer *timer)
 {
-	return wf_shared_was_never_inserted(&timer->node) && !timer->again;
+	return wf_shared_was_never_inserted(&timer->node) && timer->again == 0;
 }
 
 /*
@@ -121,7 +121,7 @@ static void await_copy(struct timer *timer)
 	if (is_at_rest(timer))
 		return;
 	rt = rt_of(timer);
-	timer->again = rt && wf_shared_pass(&rt->timers, timer->shard);
+	timer->again = rt ? wf_shared_pass(&rt->timers, timer->shard) : 0;
 	if (rt)
 		wf_registry_release(rt->slot);
 }
@@ -170,7 +170,8 @@ static int start(struct timer *timer, struct weft_rt *rt, weft_time deadline,
 		return -ESHUTDOWN;
 	timer->action = (uint8_t)action;
 	timer->exact = rt->clock_virtual;
-	timer->again = timer->again && timer->serial == rt->serial;
+	if (timer->serial != rt->serial)
+		timer->again = 0;
 	timer->serial = rt->serial;
 	timer->slot = (uint16_t)rt->slot;
 	if (!timer->again)
@@ -206,8 +207,8 @@ int weft_timer_start_wake(
 	return start(t, rt, deadline, WF_TIMER_WAKE);
 }
 
-/* Earlier than before, as a rule. */
-static int insert_again(struct timer *timer, weft_time deadline)
+/* To where the new deadline is: an earlier one, or any in virtual time. */
+static int move_now(struct timer *timer, weft_time deadline)
 {
 	struct weft_rt *rt = rt_of(timer);
 	int moved = 0;
@@ -228,7 +229,7 @@ int weft_timer_move(struct weft_timer *timer, weft_time deadline)
 		return 0;
 	if (deadline >= wf_shared_deadline(&t->node) && WF_LIKELY(!t->exact))
 		return wf_shared_later(&t->node, deadline);
-	return insert_again(t, deadline);
+	return move_now(t, deadline);
 }
 
 int weft_timer_stop(struct weft_timer *timer)
@@ -370,11 +371,10 @@ int weft_timer_cancel_wait(struct weft_timer *timer, weft_time deadline)
 	if (!rt)
 		return 0;
 	stopped = wf_shared_cancel(&rt->timers, t->shard, &t->node, &batch);
-	if ((!stopped || t->again) && !wf_shared_is_done(&rt->timers, t->shard, batch))
+	if (batch < t->again)
+		batch = t->again;
+	if (!wf_shared_is_done(&rt->timers, t->shard, batch))
 		r = wait_in(rt, t, batch, deadline);
 	wf_registry_release(rt->slot);
-	if (r < 0)
-		return r;
-	t->again = false;
-	return stopped;
+	return r < 0 ? r : stopped;
 }

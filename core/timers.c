@@ -194,7 +194,7 @@ weft_time wf_timers_exact_next(struct wf_worker *worker)
 	struct wf_shared *timers = &worker->rt->timers;
 
 	WF_ASSERT(timers->count == 1);
-	wf_shared_refresh(timers, worker->number);
+	wf_shared_refresh(timers);
 	return wf_shared_next(timers);
 }
 

@@ -97,15 +97,15 @@ enum wf_shared_inserted wf_shared_insert(struct wf_shared *shared, unsigned numb
 	return r;
 }
 
-/* That it has fired with, if that is known; otherwise the last one. */
+/*
+ * That it has fired with: 0, if it has not been inserted; of one of kind PROCESS that is not known:
+ * the last one.
+ */
 static uint64_t batch_of(const struct wf_shared_shard *shard, const struct wf_timer *timer)
 {
-	uint64_t due;
-
 	if (kind_of(timer) == WF_SHARED_PROCESS)
 		return shard->started;
-	due = wf_u64_load_relaxed(&timer->due);
-	return due & WF_SHARED_FIRED ? due >> 1 : shard->started;
+	return wf_u64_load_relaxed(&timer->due) >> 1;
 }
 
 bool wf_shared_cancel(
@@ -123,20 +123,20 @@ bool wf_shared_cancel(
 		(void)wf_wheel_cancel(&shard->wheel, timer);
 	}
 	if (batch_out)
-		*batch_out = batch_of(shard, timer);
+		*batch_out = pending ? 0 : batch_of(shard, timer);
 	let_go(shard);
 	return pending || guessed;
 }
 
-bool wf_shared_pass(struct wf_shared *shared, unsigned number)
+uint64_t wf_shared_pass(struct wf_shared *shared, unsigned number)
 {
 	struct wf_shared_shard *shard = &shared->shards[number];
-	bool expiring;
+	uint64_t batch;
 
 	wf_shortlock_lock(&shard->lock);
-	expiring = shard->expiring;
+	batch = shard->expiring ? shard->started : 0;
 	wf_shortlock_unlock(&shard->lock);
-	return expiring;
+	return batch;
 }
 
 /* Not by wf_wheel_insert(): the mark may be due a nanosecond before the deadline. */
@@ -235,19 +235,6 @@ void wf_shared_expired(struct wf_shared *shared, unsigned number, int64_t *next_
 	let_go(shard);
 }
 
-void wf_shared_refresh(struct wf_shared *shared, unsigned number)
-{
-	struct wf_shared_shard *shard = &shared->shards[number];
-	int64_t next_ns;
-
-	wf_shortlock_lock(&shard->lock);
-	next_ns = wf_wheel_next(&shard->wheel);
-	/* As P1. */
-	if (next_ns > (int64_t)wf_u64_load_relaxed(&shard->next_ns))
-		wf_u64_store_release(&shard->next_ns, (uint64_t)next_ns);
-	let_go(shard);
-}
-
 /* --- all shards --- */
 
 static void shard_start(struct wf_shared_shard *shard, int64_t now_ns)
@@ -275,6 +262,18 @@ void wf_shared_restart(struct wf_shared *shared, int64_t now_ns)
 	WF_ASSERT(wf_shared_count(shared) == 0);
 	for (unsigned i = 0; i < shared->count; i++)
 		shard_start(&shared->shards[i], now_ns);
+}
+
+void wf_shared_refresh(struct wf_shared *shared)
+{
+	for (unsigned i = 0; i < shared->count; i++) {
+		struct wf_shared_shard *shard = &shared->shards[i];
+
+		wf_shortlock_lock(&shard->lock);
+		if (!shard->expiring)
+			publish(shard, wf_wheel_next(&shard->wheel));
+		let_go(shard);
+	}
 }
 
 void wf_shared_close(struct wf_shared *shared)

@@ -146,17 +146,16 @@ enum wf_shared_inserted wf_shared_insert(struct wf_shared *shared, unsigned shar
 
 /*
  * N1. `shard`: where it was inserted last. batch_out: NULL, or receives what to wait for in
- * wf_shared_is_done(): the action, if false is returned, and that of earlier inserts into the same
- * shard. After true, one of kind TIMER is as if never inserted.
+ * wf_shared_is_done(); 0, for nothing, after true. Then one of kind TIMER is as if never inserted.
  */
 bool wf_shared_cancel(
 	struct wf_shared *shared, unsigned shard, struct wf_timer *timer, uint64_t *batch_out);
 
 /*
  * Waits until who holds the shard's lock is through with it: of a node that has fired, its expirer
- * has copied what it needs. False: all actions of what has fired so far are done.
+ * has copied what it needs. Returns the batch that is out; 0: none is.
  */
-bool wf_shared_pass(struct wf_shared *shared, unsigned shard);
+uint64_t wf_shared_pass(struct wf_shared *shared, unsigned shard);
 
 /*
  * Of kind TIMER, by who may cancel it: a deadline that is not before the present one. False: it has
@@ -219,10 +218,10 @@ enum wf_shared_expiry wf_shared_expire(struct wf_shared *shared, unsigned shard,
 void wf_shared_expired(struct wf_shared *shared, unsigned shard, int64_t *next_ns_out);
 
 /*
- * Publishes a later next_ns, if what it was for has been cancelled. Others are not in need of that:
- * it costs a look for nothing. For who moves time to what falls due next (a virtual clock).
+ * Every shard publishes when its earliest timer is due, where that has been cancelled too: a cancel
+ * does not, for it costs less to look once in vain. For who moves time by what is published.
  */
-void wf_shared_refresh(struct wf_shared *shared, unsigned shard);
+void wf_shared_refresh(struct wf_shared *shared);
 
 /*
  * No more inserts; every timer that is pending is taken off, as if it had been cancelled. After all
