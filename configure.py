@@ -202,6 +202,7 @@ SIM = {
     "sim_table": {"source": "test/sim/sim_table.c", "with": SIM_SCENE, "library": True},
     "sim_task": {"source": "test/sim/sim_task.c", "with": SIM_SCENE, "library": True},
     "sim_time": {"source": "test/sim/sim_time.c", "with": SIM_SCENE, "library": True},
+    "sim_timer": {"source": "test/sim/sim_timer.c", "with": SIM_SCENE, "library": True},
 }
 # What stands in for these in a simulation of the whole runtime is in the lines above.
 SIM_REPLACED = {"core/cpu.c", "core/local.c", "core/main.c", "core/map.c", "core/memory.c",

@@ -41,11 +41,14 @@ int wf_timers_make(struct weft_rt *rt)
 
 void wf_timers_close(struct weft_rt *rt)
 {
-	wf_shared_close(&rt->timers);
+	if (!WF_PLANTED(timers_closed_late))
+		wf_shared_close(&rt->timers);
 }
 
 void wf_timers_unmake(struct weft_rt *rt)
 {
+	if (WF_PLANTED(timers_closed_late))
+		wf_shared_close(&rt->timers);
 	wf_free(rt, rt->timers.shards, rt->worker_count * sizeof *rt->timers.shards);
 }
 
@@ -103,6 +106,7 @@ static unsigned expire_shard(struct wf_worker *worker, unsigned shard, bool own)
 {
 	struct wf_shared *timers = &worker->rt->timers;
 	struct wf_shared_batch batch;
+	bool looked = false;
 	unsigned fired = 0;
 
 	for (unsigned i = 0; i < BATCHES_MAX; i++) {
@@ -114,16 +118,22 @@ static unsigned expire_shard(struct wf_worker *worker, unsigned shard, bool own)
 		expiry = wf_shared_expire(timers, shard, worker->now, own, &batch);
 		if (expiry == WF_SHARED_BUSY)
 			break;
+		looked = true;
 		if (expiry == WF_SHARED_NOTHING)
 			continue;
 		worker->timers_shard = shard + 1;
 		act(worker, &batch);
 		worker->timers_shard = 0;
 		fired += batch.count;
+		if (WF_PLANTED(timer_tells_early))
+			wf_timer_tell(worker->rt);
 		wf_shared_expired(timers, shard, &next_ns);
-		wf_timer_tell(worker->rt);
-		wf_timers_published(worker->rt, worker, next_ns);
+		if (!WF_PLANTED(timer_tells_early))
+			wf_timer_tell(worker->rt);
 	}
+	/* Once: what was due in between is what the next batch was. */
+	if (looked)
+		wf_timers_published(worker->rt, worker, wf_shared_shard_next(timers, shard));
 	return fired;
 }
 
@@ -168,25 +178,23 @@ void wf_timers_lead(struct wf_worker *worker, weft_time own)
 
 bool wf_timers_may_sleep(const struct wf_worker *worker)
 {
+	const struct wf_shared *timers = &worker->rt->timers;
 	weft_time first;
 
-	if (!worker->leads || WF_PLANTED(leader_looks_once))
+	/* L6: whoever led when L2 was tried may have resigned since, and seen nobody parked. */
+	if (!worker->leads)
+		return wf_shared_leader_to_wake(timers, 0) != WF_SHARED_NO_LEADER
+			|| WF_PLANTED(park_without_leader);
+	if (WF_PLANTED(leader_looks_once))
 		return true;
-	first = wf_shared_next(&worker->rt->timers);
+	first = wf_shared_next(timers);
 	return first >= worker->leads_first || first >= worker->leads_until;
 }
 
-void wf_timers_resign(struct wf_worker *worker)
+/* Seq_cst: after an RMW on the leader's word (L5) or a shard's (I1): with L6. */
+static bool somebody_parks(struct weft_rt *rt)
 {
-	if (!worker->leads)
-		return;
-	worker->leads = false;
-	worker->timers_look_at = 0; /* whatever is overdue: nobody else has looked */
-	wf_shared_resign(&worker->rt->timers, worker->number);
-	/* Should it come to hold its worker. */
-	if (worker->rt->monitor && wf_idle_parked_mask(&worker->rt->idle) != 0)
-		wf_monitor_hurry(worker->rt->monitor,
-			wf_time_after(wf_shared_next(&worker->rt->timers), RESCUE_NS));
+	return wf_u64_load_seq_cst(&rt->idle.word) & WF_IDLE_PARKED;
 }
 
 weft_time wf_timers_exact_next(struct wf_worker *worker)
@@ -216,6 +224,26 @@ static void wake_any(struct weft_rt *rt)
 			return;
 }
 
+/* Should it come to hold its worker. */
+void wf_timers_resign(struct wf_worker *worker)
+{
+	struct weft_rt *rt = worker->rt;
+	weft_time first;
+
+	if (!worker->leads)
+		return;
+	worker->leads = false;
+	worker->timers_look_at = 0; /* whatever is overdue: nobody else has looked */
+	wf_shared_resign(&rt->timers, worker->number);
+	if (!somebody_parks(rt) || WF_PLANTED(resign_tells_nobody))
+		return;
+	first = wf_shared_next(&rt->timers);
+	if (rt->monitor)
+		wf_monitor_hurry(rt->monitor, wf_time_after(first, RESCUE_NS));
+	else if (first != WEFT_FOREVER && first > worker->now)
+		wake_any(rt); /* what is due it fires, and then I2 follows */
+}
+
 void wf_timers_published(struct weft_rt *rt, const struct wf_worker *self, weft_time deadline)
 {
 	int leader;
@@ -230,19 +258,19 @@ void wf_timers_published(struct weft_rt *rt, const struct wf_worker *self, weft_
 	if (leader >= 0 && wake_parked(rt, (unsigned)leader))
 		return;
 	/* Who is awake looks in its turn, and before it parks. Unless it holds its worker. */
-	if (wf_idle_parked_mask(&rt->idle) == 0)
+	if (!somebody_parks(rt))
 		return;
 	if (rt->monitor)
 		wf_monitor_hurry(rt->monitor, wf_time_after(deadline, RESCUE_NS));
 	else if (leader < 0)
-		wake_any(rt);
+		wake_any(rt); /* else the leader is about to sleep, or to resign */
 }
 
 weft_time wf_timers_rescue(struct weft_rt *rt, weft_time now)
 {
 	weft_time due;
 
-	if (wf_idle_parked_mask(&rt->idle) == 0)
+	if (!somebody_parks(rt))
 		return WEFT_FOREVER;
 	due = wf_time_after(wf_shared_next(&rt->timers), RESCUE_NS);
 	if (due > now)

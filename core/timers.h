@@ -11,7 +11,8 @@
  *     earliest deadline of all shards. It is the one that parks while nobody leads; awake, it
  *     resigns, and the next to park takes over;
  *   - nobody leads, somebody is parked, and those awake hold their workers: the monitor, 1 ms after
- *     the deadline, wakes one of the parked. A runtime without a monitor wakes one at the insert.
+ *     the deadline, wakes one of the parked. In a runtime without a monitor who inserts wakes one,
+ *     and a leader that was woken for something else.
  *
  * A movable process that waits until a deadline is ANCHORED, and its word's owner names the shard.
  * Whoever makes it ready (W9, W10) takes the timer off before it queues the process, whose link is
@@ -54,8 +55,8 @@ WF_INLINE bool wf_timers_are_due(const struct wf_worker *worker)
 }
 
 /*
- * Parking. lead: L1, L2; `own`: when the worker will wake up anyway. may_sleep: L4 (after the
- * announcement): false: something is due before. resign: L5.
+ * Parking. lead: L1, L2; `own`: when the worker will wake up anyway. may_sleep: L4, L6 (after
+ * the announcement): false: something is due before, or nobody leads. resign: L5.
  */
 void wf_timers_lead(struct wf_worker *worker, weft_time own);
 bool wf_timers_may_sleep(const struct wf_worker *worker);

@@ -36,6 +36,7 @@ enum wf_planted {
 	WF_PLANTED_shared_cancel_races_fire,  /* N1: decided before the lock is held */
 	WF_PLANTED_shared_fires_by_store,     /* F2: a deadline that moves meanwhile is lost */
 	WF_PLANTED_shared_done_early,         /* N2: counted as done when it is started */
+	WF_PLANTED_shared_resigns_by_store,   /* L5 without the RMW's order */
 	WF_PLANTED_clock_cancel_looks_once,     /* `where` is not read again under the lock */
 	WF_PLANTED_clock_waiter_is_not_counted, /* so nobody wakes it */
 	WF_PLANTED_clock_close_waits_for_nobody,
@@ -50,6 +51,10 @@ enum wf_planted {
 	WF_PLANTED_park_without_recheck,   /* P3 */
 	WF_PLANTED_leader_looks_once,      /* L4 */
 	WF_PLANTED_insert_wakes_nobody,    /* I2: the leader sleeps on */
+	WF_PLANTED_park_without_leader,    /* L6 */
+	WF_PLANTED_resign_tells_nobody,    /* L5: and nobody leads */
+	WF_PLANTED_timer_tells_early,      /* who waits for a batch: before it counts */
+	WF_PLANTED_timers_closed_late,     /* after the runtime has left the registry */
 	WF_PLANTED_park_arms_main_only,    /* P1: those beside it are left as they are */
 	WF_PLANTED_park_ignores_retry,     /* P1: of those beside the main driver */
 	WF_PLANTED_park_deadline_of_main,  /* P4: the others' deadlines do not count */

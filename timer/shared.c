@@ -398,8 +398,11 @@ bool wf_shared_lead(struct wf_shared *shared, unsigned worker, int64_t until_ns)
 void wf_shared_resign(struct wf_shared *shared, unsigned worker)
 {
 	WF_ASSERT(wf_u64_load_relaxed(&shared->leader) % (1u << LEADER_BITS) == worker + 1);
-	/* L5: release; nobody's partner: who still reads us wakes one that is awake. */
-	wf_u64_store_release(&shared->leader, 0);
+	/* L5: an RMW, so that it comes before the look who is parked: with L6 in core/timers.c. */
+	if (WF_PLANTED(shared_resigns_by_store))
+		wf_u64_store_release(&shared->leader, 0);
+	else
+		(void)wf_u64_exchange(&shared->leader, 0);
 }
 
 int wf_shared_leader_to_wake(const struct wf_shared *shared, int64_t deadline_ns)

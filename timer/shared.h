@@ -46,7 +46,13 @@
  *   L2  one CAS puts {worker, the earliest} into the leader's word, if there is no leader.
  *   L3  (caller) announce the park, by an RMW.
  *   L4  if we lead: load every shard's next_ns again, seq_cst. Earlier than what L2 said: undo.
- *   L5  sleep until then; awake again, resign.
+ *   L5  sleep until then; awake again, resign, by an RMW; then, if somebody is parked, tell who
+ *       looks after what comes while nobody leads, as in I2.
+ *   L6  (caller) if somebody else led at L2: load the leader's word, seq_cst. None: undo, from L1.
+ *
+ * Somebody leads, or nobody is parked, or who looks after that was told: if L6 sees a leader who
+ * resigns, that one's L5 comes after L3, and sees that somebody is parked; so does an I2 that finds
+ * no leader.
  *
  * No deadline is missed: if I2's load does not see L2's word, it precedes L2 in the total order of
  * seq_cst operations, so I1's RMW precedes L4's load, which sees it (or something later still: what

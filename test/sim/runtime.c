@@ -317,6 +317,12 @@ struct driver_state {
 
 static struct driver_state drivers[SIM_THREADS_MAX];
 static unsigned driver_count;
+static unsigned wakes; /* of workers, by anybody */
+
+unsigned sim_runtime_wakes(void)
+{
+	return wakes;
+}
 
 /* Descriptors, as far as drivers have them: readable or not, and who watches. */
 static struct {
@@ -441,6 +447,7 @@ static void driver_wake(void *arg)
 
 	sim_point("driver wake");
 	sim_check(state->open, "a closed driver is woken");
+	wakes++;
 	state->latched = true;
 	(void)sim_unblock(state, 1);
 }
@@ -546,6 +553,7 @@ void sim_runtime_reset(void)
 	memset(locals, 0, sizeof(locals));
 	memset(descriptors, 0, sizeof(descriptors));
 	driver_count = 0;
+	wakes = 0;
 	errors_expected = false;
 	sim_runtime_fail_at(0);
 	sim_registry_reset();

@@ -69,6 +69,9 @@ void sim_runtime_readable(int fd, bool readable);
  */
 void sim_runtime_await_descriptor(struct weft_rt *rt);
 
+/* How often a driver was woken, in this schedule. */
+unsigned sim_runtime_wakes(void);
+
 /* After everything has been destroyed: all memory is back, nobody is in a read section. */
 void sim_runtime_check(void);
 
