@@ -86,6 +86,7 @@ TESTS = {
     "stress_runtime": "threads tuning",
     "stress_shared": "threads tuning",
     "stress_stack": "threads tuning",
+    "stress_timer": "threads tuning",
     "test_addr": "",
     "test_atomic": "threads tuning",
     "test_blocking": "threads",
