@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "core/sched.h"
 #include "core/worker.h"
 #include "test/net.h"
 #include "test/runtime.h"
