@@ -280,11 +280,13 @@ void wf_shared_close(struct wf_shared *shared)
 {
 	for (unsigned i = 0; i < shared->count; i++) {
 		struct wf_shared_shard *shard = &shared->shards[i];
+		uint64_t left;
 		struct wf_timer *timer;
 
 		wf_shortlock_lock(&shard->lock);
 		shard->closed = true;
-		while ((timer = wf_wheel_any(&shard->wheel)) != NULL) {
+		left = wf_wheel_count(&shard->wheel); /* so that it ends, whatever it finds */
+		while (left-- > 0 && (timer = wf_wheel_any(&shard->wheel)) != NULL) {
 			if (kind_of(timer) == WF_SHARED_TIMER)
 				wf_u64_store_relaxed(&timer->due, 0);
 			(void)wf_wheel_cancel(&shard->wheel, timer);
