@@ -255,6 +255,9 @@ weft_time wf_worker_next_due(struct wf_worker *worker)
 	weft_time shards = WF_UNLIKELY(worker->exact_timers) ? wf_timers_exact_next(worker)
 							     : wf_timers_next(worker);
 
+	if (WF_UNLIKELY(worker->rt->clock_virtual)) /* time would go where nothing is due */
+		wf_shared_refresh(&worker->rt->timers, worker->number);
+	shards = wf_timers_next(worker);
 	return first < shards ? first : shards;
 }
 

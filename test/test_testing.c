@@ -155,6 +155,19 @@ static int wait_for_ever(void *arg)
 	return weft_park(WEFT_FOREVER);
 }
 
+Test(testing, time_does_not_go_to_deadlines_that_were_cancelled, .timeout = 120)
+{
+	struct weft_timer timer = {{0}};
+	weft_rt *rt = test_rt();
+	weft_pid pid = rt_spawned(rt, wait_for_ever, NULL);
+
+	cr_assert_eq(weft_timer_start_wake(&timer, rt, WEFT_TEST_START + WEFT_SEC(9), pid), 0);
+	cr_assert_eq(weft_timer_stop(&timer), 1);
+	cr_assert_eq(weft_test_run(rt, WEFT_FOREVER), -EDEADLK);
+	cr_assert_eq(weft_test_now(rt), WEFT_TEST_START);
+	end(rt);
+}
+
 Test(testing, run_tells_why_it_comes_back, .timeout = 120)
 {
 	weft_rt *rt = test_rt();
