@@ -255,9 +255,6 @@ weft_time wf_worker_next_due(struct wf_worker *worker)
 	weft_time shards = WF_UNLIKELY(worker->exact_timers) ? wf_timers_exact_next(worker)
 							     : wf_timers_next(worker);
 
-	if (WF_UNLIKELY(worker->rt->clock_virtual)) /* time would go where nothing is due */
-		wf_shared_refresh(&worker->rt->timers, worker->number);
-	shards = wf_timers_next(worker);
 	return first < shards ? first : shards;
 }
 
@@ -392,10 +389,15 @@ static void sleep_until(struct wf_worker *worker, weft_time deadline, weft_time 
 
 void wf_worker_sleep(struct wf_worker *worker, weft_time deadline)
 {
-	weft_time own = own_wake(worker);
-	weft_time shards = wf_timers_next(worker);
-	weft_time next = own < shards ? own : shards;
+	weft_time own, shards, next;
 
+	if (WF_UNLIKELY(worker->rt->virtual.on)) { /* R5 ends it: the kernel's clock is no help */
+		sleep_until(worker, WEFT_FOREVER, worker->now);
+		return;
+	}
+	own = own_wake(worker);
+	shards = wf_timers_next(worker);
+	next = own < shards ? own : shards;
 	sleep_until(worker, next < deadline ? next : deadline, worker->now);
 }
 
@@ -453,13 +455,19 @@ static bool announce(struct wf_worker *worker)
 		wf_worker_poll_drivers(worker, 0);
 		return false;
 	}
-	wf_timers_lead(worker, own_wake(worker));
+	if (WF_UNLIKELY(rt->virtual.on))
+		wf_virtual_park(worker, first_due(worker, wf_wheel_next(&worker->wheel)));
+	else
+		wf_timers_lead(worker, own_wake(worker));
 	/* P2: one RMW sets our bit and gives a searcher's count back. */
 	(void)wf_idle_park(&rt->idle, worker->number, worker->searching);
 	worker->searching = false;
 	if (!recheck(worker) && wf_timers_may_sleep(worker)
-		&& !(wf_idle_all_parked(&rt->idle) && wf_life_try_end(rt))) /* P3 */
+		&& !(wf_idle_all_parked(&rt->idle) && wf_life_try_end(rt))) { /* P3 */
+		if (WF_UNLIKELY(rt->virtual.on))
+			wf_virtual_ask(rt); /* R2; if something is due here, it wakes us too */
 		return true;
+	}
 	unpark(worker);
 	return false;
 }

@@ -26,6 +26,7 @@ void wf_foreign_begin(struct weft_rt *rt)
 {
 	/* N1: an RMW, with E2 in sum_created(). */
 	(void)wf_u64_fetch_add(&rt->foreign, FOREIGN_CREATED + 1);
+	wf_rt_hold(rt);
 }
 
 void wf_foreign_visit(struct weft_rt *rt)
@@ -56,6 +57,7 @@ void wf_foreign_refused(struct weft_rt *rt)
 
 void wf_foreign_end(struct weft_rt *rt)
 {
+	wf_rt_let_go(rt);
 	(void)wf_u64_fetch_add(&rt->foreign, (uint64_t)-1);
 }
 
@@ -127,6 +129,8 @@ static void end(struct weft_rt *rt)
 		wf_injector_close(&rt->workers[i].inbox);
 	wf_rt_wake_all(rt);
 	wf_futex_wake_all(&rt->stop_phase);
+	if (rt->virtual.on)
+		wf_virtual_end(rt);
 }
 
 bool wf_life_try_end(struct weft_rt *rt)
@@ -171,6 +175,7 @@ void wf_life_begin_stop(struct weft_rt *rt, weft_time grace_ns)
 {
 	uint32_t live = WF_LIVE;
 
+	wf_rt_hold(rt);
 	grace_shorten(rt, grace_ns > 0 ? wf_time_after(wf_rt_now(rt), grace_ns) : 0);
 	for (;;) {
 		if (wf_u32_cas(&rt->stop_phase, &live, WF_DRAINING)) { /* S0 */
@@ -182,7 +187,10 @@ void wf_life_begin_stop(struct weft_rt *rt, weft_time grace_ns)
 		wf_pause(); /* about to end, or to be LIVE again */
 		live = WF_LIVE;
 	}
+	if (rt->virtual.on)
+		wf_virtual_thaw(rt); /* what is to end may need time */
 	wf_rt_wake_all(rt);
+	wf_rt_let_go(rt);
 	wf_coordinator_tell(rt);
 }
 

@@ -210,6 +210,8 @@ static void nap(struct wf_monitor *monitor)
 	/* M1: an RMW, then the idle word: with M2 in wf_monitor_notice(). */
 	if (!wf_u32_cas(&monitor->state, &state, WF_MONITOR_ASLEEP))
 		return; /* to stop */
+	if (monitor->rt->virtual.on)
+		wf_virtual_report(monitor->rt);
 	if (!is_quiet(monitor->rt)) {
 		state = WF_MONITOR_ASLEEP;
 		(void)wf_u32_cas(&monitor->state, &state, WF_MONITOR_AWAKE);

@@ -156,7 +156,11 @@ static struct wf_job *accept_job(struct wf_pool *pool, struct wf_pool_thread *se
 static void count_out(struct weft_rt *rt)
 {
 	/* U1: an RMW, after what the job's end has queued: with U2 in wf_pool_is_working(). */
-	if (wf_u32_fetch_add(&rt->pool.in_flight, (uint32_t)-1) == 1 && rt->clock_virtual)
+	if (wf_u32_fetch_add(&rt->pool.in_flight, (uint32_t)-1) != 1 || !rt->clock_virtual)
+		return;
+	if (rt->virtual.on)
+		wf_virtual_ask(rt);
+	else
 		wf_rt_wake_all(rt);
 }
 

@@ -46,6 +46,19 @@ struct wf_visit {
 struct wf_proc *wf_visit_begin(struct wf_visit *visit, weft_pid pid);
 void wf_visit_end(struct wf_visit *visit);
 
+/* Within it, around what makes a process ready: wf_rt_hold(), on threads that are none of rt's. */
+WF_INLINE void wf_visit_hold(const struct wf_visit *visit)
+{
+	if (visit->acquired)
+		wf_rt_hold(visit->rt);
+}
+
+WF_INLINE void wf_visit_let_go(const struct wf_visit *visit)
+{
+	if (visit->acquired)
+		wf_rt_let_go(visit->rt);
+}
+
 /* thread.c: the current worker of this thread. */
 void wf_worker_set_self(struct wf_worker *worker);
 

@@ -19,6 +19,7 @@
 #include "core/registry.h"
 #include "core/stall.h"
 #include "core/timers.h"
+#include "core/virtual.h"
 #include "sync/fault.h"
 #include "timer/clock.h"
 
@@ -246,7 +247,7 @@ static int make_workers(
 {
 	size_t bytes = rt->worker_count * sizeof *rt->workers;
 	bool pinned = rt->cpus_explicit || opts->pin == WEFT_PIN_ON;
-	weft_time now = wf_clock_now_ns();
+	weft_time now = wf_rt_now(rt);
 
 	rt->workers = wf_alloc(rt, WF_FALSE_SHARING, bytes);
 	if (!rt->workers)
@@ -274,6 +275,8 @@ static int make_workers(
 		wf_wheel_init(&worker->wheel, now);
 		wf_stack_pool_init(&worker->stacks);
 		wf_hooks_worker_init(worker);
+		worker->exact_timers = rt->clock_virtual; /* time goes where they say */
+		worker->spawn_looks |= rt->forced != NULL;
 	}
 	return 0;
 }
@@ -401,8 +404,28 @@ static int start_monitor(struct weft_rt *rt)
 		rt, "thread", r, "the monitor's thread cannot be made%s", wf_thread_remedy(r));
 }
 
+/* A test runtime's clock stands at its start when the first worker looks at it. */
+static int set_up_testing(struct weft_rt *rt, const struct wf_rt_testing *testing)
+{
+	const struct weft_virtual_opts *threads = testing->threads;
+
+	rt->forced = testing->forced;
+	rt->clock_virtual = true;
+	wf_u64_store_relaxed(&rt->clock, (uint64_t)WEFT_TEST_START);
+	wf_u64_store_relaxed(&rt->wall_ahead, (uint64_t)(WEFT_TEST_WALL_START - WEFT_TEST_START));
+	if (!(rt->drivers.main->caps & WF_DRIVER_VIRTUAL) && !(threads && threads->allow_real_io))
+		return refuse(rt, "driver", -EINVAL,
+			"the kernel's descriptors do not go by virtual time");
+	if (!threads)
+		return 0;
+	if (rt->idle_mode != WEFT_IDLE_PARK)
+		return refuse(rt, "options", -EINVAL, "virtual time needs workers that park");
+	wf_virtual_start(rt, threads);
+	return 0;
+}
+
 static int make(struct weft_rt *rt, const struct weft_rt_opts *opts,
-	const struct wf_driver_set *drivers)
+	const struct wf_driver_set *drivers, const struct wf_rt_testing *testing)
 {
 	struct wf_cpus cpus;
 	int r = read_opts(rt, opts);
@@ -413,6 +436,9 @@ static int make(struct weft_rt *rt, const struct weft_rt_opts *opts,
 	if (r < 0)
 		return r;
 	choose_idle(rt, opts->idle);
+	r = testing ? set_up_testing(rt, testing) : 0;
+	if (r < 0)
+		return r;
 	r = wf_context_check();
 	if (r < 0)
 		return refuse(rt, "runtime", r, "fibers cannot run on hardware shadow stacks");
@@ -466,8 +492,8 @@ static struct weft_rt *allocate_rt(const struct weft_rt_opts *opts)
 	return rt;
 }
 
-static int create(
-	const struct weft_rt_opts *opts, const struct wf_driver_set *drivers, weft_rt **rt_out)
+static int create(const struct weft_rt_opts *opts, const struct wf_driver_set *drivers,
+	const struct wf_rt_testing *testing, weft_rt **rt_out)
 {
 	struct weft_rt_opts own = { .size = sizeof own };
 	struct weft_rt *rt;
@@ -481,10 +507,11 @@ static int create(
 	rt = allocate_rt(&own);
 	if (!rt)
 		return wf_complain(&own, "runtime", -ENOMEM, "no memory for a runtime");
-	r = make(rt, &own, drivers);
+	r = make(rt, &own, drivers, testing);
 	if (r < 0) {
 		if (own.error)
 			*own.error = rt->errors[0];
+		rt->forced = NULL; /* the caller's */
 		free_rt(rt);
 		return r;
 	}
@@ -492,21 +519,33 @@ static int create(
 	return 0;
 }
 
-int wf_rt_create_with(
-	const struct weft_rt_opts *opts, const struct wf_driver_set *drivers, weft_rt **rt_out)
+static int create_quietly(const struct weft_rt_opts *opts, const struct wf_driver_set *drivers,
+	const struct wf_rt_testing *testing, weft_rt **rt_out)
 {
 	int saved = errno; /* looking for files that need not exist sets it */
-	int r = create(opts, drivers, rt_out);
+	int r = create(opts, drivers, testing, rt_out);
 
 	errno = saved;
 	return r;
 }
 
+int wf_rt_create_with(
+	const struct weft_rt_opts *opts, const struct wf_driver_set *drivers, weft_rt **rt_out)
+{
+	return create_quietly(opts, drivers, NULL, rt_out);
+}
+
+static const struct wf_driver_set default_drivers = { NULL, wf_poll_drivers };
+
 int weft_rt_create(const struct weft_rt_opts *opts, weft_rt **rt_out)
 {
-	static const struct wf_driver_set drivers = { NULL, wf_poll_drivers };
+	return create_quietly(opts, &default_drivers, NULL, rt_out);
+}
 
-	return wf_rt_create_with(opts, &drivers, rt_out);
+int wf_rt_create_testing(
+	const struct weft_rt_opts *opts, const struct wf_rt_testing *testing, weft_rt **rt_out)
+{
+	return create_quietly(opts, &default_drivers, testing, rt_out);
 }
 
 /* --- running --- */

@@ -27,6 +27,7 @@
 #include "core/coordinator.h"
 #include "core/pool.h"
 #include "core/sched.h"
+#include "core/virtual.h"
 #include "core/worker.h"
 #include "sync/idle.h"
 #include "sync/spinlock.h"
@@ -153,6 +154,7 @@ struct weft_rt {
 	struct wf_idle idle WF_ALIGNED(WF_FALSE_SHARING);
 	struct wf_injector injector WF_ALIGNED(WF_FALSE_SHARING);
 	struct wf_pool pool WF_ALIGNED(WF_FALSE_SHARING);
+	struct wf_virtual virtual;
 };
 
 /*
@@ -162,6 +164,19 @@ WF_INLINE weft_time wf_rt_now(const struct weft_rt *rt)
 {
 	return WF_LIKELY(!rt->clock_virtual) ? wf_clock_now_ns()
 					     : (weft_time)wf_u64_load_relaxed(&rt->clock);
+}
+
+/* R6, where its time moves by itself: around what a thread of no worker of its makes ready. */
+WF_INLINE void wf_rt_hold(struct weft_rt *rt)
+{
+	if (WF_UNLIKELY(rt->virtual.on))
+		wf_virtual_hold_on(rt);
+}
+
+WF_INLINE void wf_rt_let_go(struct weft_rt *rt)
+{
+	if (WF_UNLIKELY(rt->virtual.on))
+		wf_virtual_let_go(rt);
 }
 
 /* wall.c: what its processes take for the wall clock. Any thread. */
@@ -183,6 +198,16 @@ void wf_foreign_refused(struct weft_rt *rt);
 void wf_foreign_completed(struct weft_rt *rt);
 void wf_foreign_end(struct weft_rt *rt);
 bool wf_foreign_busy(const struct weft_rt *rt);
+
+/* What a test runtime has beside. */
+struct wf_rt_testing {
+	struct wf_forced *forced;
+	const struct weft_virtual_opts *threads; /* NULL: it is an embedded one */
+};
+
+/* weft_rt_create() of a test runtime. `forced` stays the caller's if it fails. */
+int wf_rt_create_testing(const struct weft_rt_opts *opts, const struct wf_rt_testing *testing,
+	weft_rt **rt_out);
 
 /* weft_rt_create() with other drivers: that one takes {NULL, wf_poll_drivers}. */
 int wf_rt_create_with(

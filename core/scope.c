@@ -713,9 +713,11 @@ int weft_scope_cancel(struct weft_scope *scope)
 
 	if (!wf_visit_begin(&visit, s->owner_pid))
 		return -ESRCH;
+	wf_visit_hold(&visit);
 	(void)wf_u64_fetch_add(&s->count, 1);
 	wf_scope_cancel_children(visit.rt, visit.worker, s, WF_SCOPE_CANCELLED);
 	count_down(visit.worker, s, false);
+	wf_visit_let_go(&visit);
 	wf_visit_end(&visit);
 	return 0;
 }

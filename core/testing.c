@@ -96,52 +96,52 @@ unsigned weft_test_failing(const weft_rt *rt, enum weft_test_failure what)
 
 /* --- create --- */
 
-/* Nothing has happened yet by the kernel's clock: no process, no timer. */
-static void start_clock(struct weft_rt *rt)
+/* `opts` is a copy, complete. */
+static int create(struct weft_rt_opts *opts, const struct weft_virtual_opts *threads,
+	weft_rt **rt_out)
 {
-	struct wf_worker *worker = &rt->workers[0];
+	struct wf_rt_testing testing = { forced_make(opts->allocator), threads };
+	int r;
 
-	rt->clock_virtual = true;
-	wf_u64_store_relaxed(&rt->clock, (uint64_t)WEFT_TEST_START);
-	wf_u64_store_relaxed(&rt->wall_ahead, (uint64_t)(WEFT_TEST_WALL_START - WEFT_TEST_START));
-	wf_wheel_init(&worker->wheel, WEFT_TEST_START);
-	wf_shared_restart(&rt->timers, WEFT_TEST_START);
-	worker->now = WEFT_TEST_START;
-	worker->exact_timers = true; /* time goes where they say */
+	if (!testing.forced)
+		return wf_complain(opts, "runtime", -ENOMEM, "no memory for a runtime");
+	opts->size = sizeof *opts;
+	opts->allocator = &testing.forced->wrapper;
+	if (!opts->driver)
+		opts->driver = "mem";
+	r = wf_rt_create_testing(opts, &testing, rt_out);
+	if (r < 0)
+		wf_forced_free(testing.forced);
+	return r;
 }
 
 int weft_test_create(const struct weft_rt_opts *opts, weft_rt **rt_out)
 {
 	struct weft_rt_opts own = { .size = sizeof own };
-	struct wf_forced *forced;
-	weft_rt *rt;
 	int r = opts ? wf_opts_read(opts, opts->size, &own, sizeof own) : 0;
 
 	if (r < 0)
 		return wf_complain(&own, "options", r, WF_OPTS_SIZE_TEXT);
-	own.size = sizeof own;
 	own.flags |= WEFT_RT_EMBEDDED;
-	if (!own.driver)
-		own.driver = "mem";
-	forced = forced_make(own.allocator);
-	if (!forced)
-		return wf_complain(&own, "runtime", -ENOMEM, "no memory for a runtime");
-	own.allocator = &forced->wrapper;
-	r = weft_rt_create(&own, &rt);
-	if (r < 0) {
-		wf_forced_free(forced);
-		return r;
-	}
-	rt->forced = forced;
-	rt->workers[0].spawn_looks = true;
-	if (!(rt->drivers.main->caps & WF_DRIVER_VIRTUAL)) {
-		(void)weft_rt_destroy(rt, WEFT_FOREVER);
-		return wf_complain(&own, "driver", -EINVAL,
-			"the kernel's descriptors do not go by virtual time");
-	}
-	start_clock(rt);
-	*rt_out = rt;
-	return 0;
+	return create(&own, NULL, rt_out);
+}
+
+int weft_virtual_create(const struct weft_rt_opts *opts,
+	const struct weft_virtual_opts *virtual_opts, weft_rt **rt_out)
+{
+	struct weft_rt_opts own = { .size = sizeof own };
+	struct weft_virtual_opts threads = { .size = sizeof threads };
+	int r = opts ? wf_opts_read(opts, opts->size, &own, sizeof own) : 0;
+
+	if (r == 0 && virtual_opts)
+		r = wf_opts_read(virtual_opts, virtual_opts->size, &threads, sizeof threads);
+	if (r < 0)
+		return wf_complain(&own, "options", r, WF_OPTS_SIZE_TEXT);
+	if (own.flags & WEFT_RT_EMBEDDED)
+		return wf_complain(&own, "options", -EINVAL,
+			"an embedded runtime has one worker, and weft_test_create()");
+	own.idle = WEFT_IDLE_PARK;
+	return create(&own, &threads, rt_out);
 }
 
 /* --- running --- */
@@ -260,13 +260,15 @@ struct weft_wall weft_test_wall(const weft_rt *rt)
 
 int weft_test_step_wall(weft_rt *rt, weft_time delta_ns)
 {
-	int64_t ahead = (int64_t)wf_u64_load_relaxed(&rt->wall_ahead);
+	uint64_t before = wf_u64_load_relaxed(&rt->wall_ahead);
+	int64_t ahead;
 
 	if (!rt->forced)
 		return -EINVAL;
-	if (__builtin_add_overflow(ahead, delta_ns, &ahead))
-		return -ERANGE;
-	wf_u64_store_relaxed(&rt->wall_ahead, (uint64_t)ahead);
+	do {
+		if (__builtin_add_overflow((int64_t)before, delta_ns, &ahead))
+			return -ERANGE;
+	} while (!wf_u64_cas(&rt->wall_ahead, &before, (uint64_t)ahead));
 	return 0;
 }
 

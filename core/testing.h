@@ -34,12 +34,17 @@
  * due any more. weft_rt_destroy() of a runtime that was not stopped logs the processes that are
  * still alive, as a warning, before it cancels them.
  *
+ * Several workers, on threads of their own, have virtual time too: weft_virtual_create(), below.
+ *
  * Threads, unless said otherwise: the one that made the runtime, outside every runtime. The calls
- * give -EDEADLK inside one, -EPERM on another thread, -EINVAL for a runtime that is no test's, and
- * -ESHUTDOWN once it has ended.
+ * give -EDEADLK inside one, -EPERM on another thread, -EINVAL for a runtime that is no test's or
+ * has threads, and -ESHUTDOWN once it has ended.
  */
 #ifndef WEFT_TEST_H
 #define WEFT_TEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
 
 #include <weft.h>
 
@@ -72,7 +77,7 @@ WEFT_API struct weft_wall weft_test_wall(const weft_rt *rt);
 /*
  * Sets the wall clock of a test runtime forward by `delta_ns`, or back where that is negative, as
  * an administrator does, or NTP. weft_wall_now() in its processes is all that changes.
- * Threads: the runtime's, also inside its processes. Blocks: never.
+ * Threads: any thread. Blocks: never.
  * Returns: 0; -EINVAL: no test runtime; -ERANGE: by all steps together it would be further than
  * about 290 years from 1970.
  */
@@ -128,7 +133,7 @@ enum weft_test_failure {
  * Makes the nth of a kind from now fail, once; 1 is the next one, 0 none. The kinds are counted
  * apart. In a loop over nth, until weft_test_failing() says that it was not reached, each place is
  * tried.
- * Threads: the runtime's, also inside its processes. Blocks: never.
+ * Threads: any thread. Blocks: never.
  * Returns: 0; -EINVAL: no test runtime, or no such kind.
  */
 WEFT_API int weft_test_fail(weft_rt *rt, enum weft_test_failure what, unsigned nth);
@@ -138,6 +143,97 @@ WEFT_API int weft_test_fail(weft_rt *rt, enum weft_test_failure what, unsigned n
  * Threads: any thread. Blocks: never.
  */
 WEFT_API unsigned weft_test_failing(const weft_rt *rt, enum weft_test_failure what);
+
+/*
+ * --- Virtual time with threads ---
+ *
+ * A test runtime of this kind runs as any other: its workers have threads, weft_rt_run() and
+ * weft_join() wait for them. Only its clock is virtual: it stands while anything runs or is ready,
+ * and where all is at rest it leaps to the next deadline, by itself. So a day of timeouts passes as
+ * fast as it can be computed, and no timeout comes early because the machine was slow.
+ *
+ *	weft_rt *rt;
+ *	weft_virtual_create(&opts, NULL, &rt);
+ *	weft_rt_spawn(rt, server, NULL, NULL, &pid);
+ *	weft_rt_run(rt);                          an hour of its time is over in milliseconds
+ *
+ * At rest means: every worker is asleep, and nothing is in a queue; no blocking work is under way,
+ * in whatever thread; and no thread outside is inside a call that starts or wakes something (spawn,
+ * post, wake, cancel, timer). Time then goes to the earliest deadline, of processes, timers and the
+ * network in memory, and stands there until everything that is due has run and all is at rest
+ * again, so all that is due at one instant sees the same weft_now(). Deadlines are rounded up to
+ * ticks (1 us by default): what is due within a tick is one instant.
+ *
+ * A thread outside that does several things in a row, at one time, freezes the clock meanwhile. In
+ * a runtime that is frozen from the beginning nothing happens by itself, and a test moves time:
+ *
+ *	struct weft_virtual_opts frozen = { .size = sizeof frozen, .frozen = true };
+ *	weft_virtual_create(&opts, &frozen, &rt);
+ *	weft_rt_spawn(rt, client, NULL, NULL, NULL);
+ *	weft_virtual_wait_idle(rt, WEFT_FOREVER);              it waits for its answer
+ *	weft_virtual_advance(rt, WEFT_SEC(30), WEFT_FOREVER);  and has timed out
+ *
+ * A program whose processes all wait for each other stands for ever, and time with it: then
+ * weft_virtual_wait_idle() gives -EDEADLK, and a warning on the log tells who is alive; it comes by
+ * itself when a runtime has stood like that for about half a second, unless stalls are not watched
+ * (stall_ns). weft_rt_run(), weft_join() and weft_rt_block_on() wait on: another thread may help.
+ *
+ * What goes by the kernel's clock all the same: deadlines that threads outside give to weft_join(),
+ * weft_rt_stop() and weft_rt_destroy(), which are about real time; the watch on stalls; and what
+ * the resolver, signals and child processes take, for which virtual time does not wait. A stop
+ * thaws the clock: what is to end may need time. weft_test_now(), weft_test_wall(),
+ * weft_test_step_wall(), weft_test_alive(), weft_test_fail() and weft_test_failing() are for these
+ * runtimes too; the others above give -EINVAL.
+ */
+
+struct weft_virtual_opts {
+	size_t size;        /* sizeof(struct weft_virtual_opts) */
+	bool frozen;        /* time stands until it is told to move */
+	bool allow_real_io; /* opts.driver may be the kernel's: time does not wait for its I/O */
+};
+
+/*
+ * Makes a test runtime whose workers have threads.
+ * opts: as for weft_rt_create(), or NULL; the driver is "mem" if none is named; workers always park
+ * when idle. virtual_opts: NULL is all zero.
+ * Ownership: the caller's, until weft_rt_destroy(). Threads: outside every runtime. Blocks: the
+ * thread, for milliseconds.
+ * Returns: 0; -EINVAL (a bad option; WEFT_RT_EMBEDDED; a driver that can only be polled; the
+ * kernel's, without allow_real_io); else as weft_rt_create().
+ */
+WEFT_API int weft_virtual_create(const struct weft_rt_opts *opts,
+	const struct weft_virtual_opts *virtual_opts, weft_rt **rt_out);
+
+/*
+ * Stops time where it is; processes go on. When it returns, time stands. Thaw: it moves by itself.
+ * Threads: any thread, also inside. Blocks: never.
+ * Returns: 0; -EINVAL: no such runtime; -EBUSY: inside weft_virtual_advance().
+ */
+WEFT_API int weft_virtual_freeze(weft_rt *rt);
+WEFT_API int weft_virtual_thaw(weft_rt *rt);
+
+/*
+ * Lets `duration_ns` pass in a runtime that is frozen, instant by instant, and waits until all is
+ * at rest at the end: then weft_test_now() is exactly that much later. WEFT_FOREVER: until nothing
+ * will fall due. Time is frozen again, also where this gives up.
+ * real_deadline: of the kernel's clock (weft_after() outside of processes).
+ * Threads: any thread, outside every runtime. Blocks: until then.
+ * Returns: 0; -ETIMEDOUT: the deadline passed first: something runs all the while, or waits in
+ * blocking work; -EINVAL: it is not frozen, or no such runtime; -EBUSY: another thread is at it;
+ * -ESHUTDOWN: it was stopped; -EDEADLK: inside a runtime, or in its blocking work.
+ */
+WEFT_API int weft_virtual_advance(
+	weft_rt *rt, weft_time duration_ns, weft_time real_deadline);
+
+/*
+ * Waits until all is at rest and time has nothing to go to: frozen, at the present time; else, when
+ * nothing will fall due any more.
+ * real_deadline, threads, blocks: as weft_virtual_advance().
+ * Returns: 0; -EDEADLK: time is not frozen, and processes are alive, who wait for ever unless
+ * somebody outside does something: the log tells who; also inside a runtime; -ETIMEDOUT; -EINVAL:
+ * no such runtime. Of one that has ended: 0.
+ */
+WEFT_API int weft_virtual_wait_idle(weft_rt *rt, weft_time real_deadline);
 
 #ifdef __cplusplus
 }

@@ -131,19 +131,23 @@ static void await_copy(struct timer *timer)
 static int insert(struct weft_rt *rt, struct timer *timer, weft_time deadline)
 {
 	struct wf_worker *self = wf_worker_self();
+	int r = 0;
 
+	wf_rt_hold(rt);
 	/* From the insert on it may fire, and be the caller's again, or somebody else's. */
 	switch (wf_shared_insert(&rt->timers, timer->shard, &timer->node, WF_SHARED_TIMER,
 		deadline)) {
 	case WF_SHARED_CLOSED:
-		return -ESHUTDOWN;
+		r = -ESHUTDOWN;
+		break;
 	case WF_SHARED_EARLIER:
 		wf_timers_published(rt, self && self->rt == rt ? self : NULL, deadline);
 		break;
 	case WF_SHARED_LATER:
 		break;
 	}
-	return 0;
+	wf_rt_let_go(rt);
+	return r;
 }
 
 /* It may fire, and that may end all, before we have woken whom we wake: destroy waits for us. */

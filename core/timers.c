@@ -35,7 +35,7 @@ int wf_timers_make(struct weft_rt *rt)
 
 	if (!shards)
 		return -ENOMEM;
-	wf_shared_init(&rt->timers, shards, rt->worker_count, wf_clock_now_ns(), copy);
+	wf_shared_init(&rt->timers, shards, rt->worker_count, wf_rt_now(rt), copy);
 	return 0;
 }
 
@@ -181,6 +181,8 @@ bool wf_timers_may_sleep(const struct wf_worker *worker)
 	const struct wf_shared *timers = &worker->rt->timers;
 	weft_time first;
 
+	if (worker->rt->virtual.on)
+		return true; /* nobody leads: R2 */
 	/* L6: whoever led when L2 was tried may have resigned since, and seen nobody parked. */
 	if (!worker->leads)
 		return wf_shared_leader_to_wake(timers, 0) != WF_SHARED_NO_LEADER
@@ -250,6 +252,8 @@ void wf_timers_published(struct weft_rt *rt, const struct wf_worker *self, weft_
 
 	if (deadline == WEFT_FOREVER || WF_PLANTED(insert_wakes_nobody))
 		return;
+	if (WF_UNLIKELY(rt->virtual.on))
+		return; /* whoever inserts is awake, or holds time, and asks afterwards */
 	if (self && rt->worker_count == 1 && self->rt == rt)
 		return; /* it is awake, and looks before it sleeps */
 	leader = wf_shared_leader_to_wake(&rt->timers, deadline);
@@ -270,7 +274,7 @@ weft_time wf_timers_rescue(struct weft_rt *rt, weft_time now)
 {
 	weft_time due;
 
-	if (!somebody_parks(rt))
+	if (rt->clock_virtual || !somebody_parks(rt))
 		return WEFT_FOREVER;
 	due = wf_time_after(wf_shared_next(&rt->timers), RESCUE_NS);
 	if (due > now)

@@ -247,9 +247,11 @@ bool wf_wait_claim_pid(weft_pid pid, uint32_t number)
 
 	if (!p)
 		return false;
+	wf_visit_hold(&visit);
 	won = claim(p, number, WF_WINNER_PEER);
 	if (won) /* C4 */
 		wf_proc_wake(visit.rt, visit.worker, p, false);
+	wf_visit_let_go(&visit);
 	wf_visit_end(&visit);
 	return won;
 }
@@ -274,15 +276,19 @@ bool wf_wait_claim(struct weft_rt *rt, weft_pid pid, uint32_t number)
 	struct wf_proc *p;
 	bool won = false;
 
-	if (!worker)
+	if (!worker) {
+		wf_rt_hold(rt);
 		wf_rcu_enter_foreign();
+	}
 	p = wf_table_find(&rt->table, pid);
 	if (p && claim(p, number, WF_WINNER_PEER)) {
 		wf_proc_wake(rt, worker, p, false); /* C4 */
 		won = true;
 	}
-	if (!worker)
+	if (!worker) {
 		wf_rcu_exit_foreign();
+		wf_rt_let_go(rt);
+	}
 	return won;
 }
 
@@ -328,8 +334,8 @@ int weft_sleep_precise(weft_time deadline)
 	weft_time spin_ns = p ? rt->precise_spin_ns : 0;
 	int r;
 
-	if (WF_UNLIKELY(!p) || (rt->flags & WEFT_RT_EMBEDDED) || deadline == WEFT_FOREVER
-		|| deadline <= spin_ns)
+	if (WF_UNLIKELY(!p) || (rt->flags & WEFT_RT_EMBEDDED) || rt->clock_virtual
+		|| deadline == WEFT_FOREVER || deadline <= spin_ns)
 		return weft_sleep_until(deadline);
 	if (worker->now < deadline - spin_ns && (r = weft_sleep_until(deadline - spin_ns)) != 0)
 		return r;
@@ -517,7 +523,9 @@ WF_NOINLINE static int wake_elsewhere(weft_pid pid)
 
 	if (!p)
 		return -ESRCH;
+	wf_visit_hold(&visit);
 	wf_proc_wake(visit.rt, visit.worker, p, true);
+	wf_visit_let_go(&visit);
 	wf_visit_end(&visit);
 	return 0;
 }
@@ -545,7 +553,9 @@ int weft_cancel(weft_pid pid)
 
 	if (!p)
 		return -ESRCH;
+	wf_visit_hold(&visit);
 	r = wf_proc_cancel(visit.rt, visit.worker, p, wf_pid_generation(pid)) ? 0 : -ESRCH;
+	wf_visit_let_go(&visit);
 	wf_visit_end(&visit);
 	return r;
 }

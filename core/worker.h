@@ -17,6 +17,7 @@
 #include "core/proc.h"
 #include "core/stack.h"
 #include "core/table.h"
+#include "core/virtual.h"
 #include "sync/atomic.h"
 #include "sync/deque.h"
 #include "sync/injector.h"
@@ -157,6 +158,7 @@ struct wf_worker {
 	uint64_t stacks_refused;
 	weft_time stack_logged_at;
 	struct wf_worker_counters counters;
+	struct wf_virtual_worker virtual; /* stores by the owner, read by any thread */
 
 	/* Owner: the thieves of both have their own lines inside. */
 	struct wf_deque ring WF_ALIGNED(WF_FALSE_SHARING);

@@ -450,15 +450,21 @@ Test(shared, close_takes_all_off_and_refuses_more)
 	check_valid();
 }
 
-Test(shared, starts_again_at_another_time)
+Test(shared, a_refresh_forgets_what_was_cancelled)
 {
-	struct node node = {0};
+	struct node near = {0}, far = {0};
 
-	start(SEC(1000));
-	wf_shared_restart(&shared, SEC(5));
-	(void)wf_shared_insert(&shared, 0, &node.timer, WF_SHARED_TIMER, SEC(6));
-	cr_assert_eq(wf_shared_next(&shared), due_ns(SEC(6)));
-	cr_assert_eq(expire_all(0, due_ns(SEC(6)), NULL), 1);
+	start(0);
+	(void)wf_shared_insert(&shared, 0, &near.timer, WF_SHARED_TIMER, SEC(1));
+	(void)wf_shared_insert(&shared, 0, &far.timer, WF_SHARED_PROCESS, SEC(2));
+	cr_assert(wf_shared_cancel(&shared, 0, &near.timer, NULL));
+	cr_assert_eq(wf_shared_next(&shared), due_ns(SEC(1)), "a look for nothing");
+	wf_shared_refresh(&shared, 0);
+	cr_assert_gt(wf_shared_next(&shared), SEC(1));
+	cr_assert_leq(wf_shared_next(&shared), due_ns(SEC(2)));
+	cr_assert(wf_shared_cancel(&shared, 0, &far.timer, NULL));
+	wf_shared_refresh(&shared, 0);
+	cr_assert_eq(wf_shared_next(&shared), INT64_MAX);
 }
 
 /* --- the leader --- */

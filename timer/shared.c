@@ -257,13 +257,6 @@ void wf_shared_init(struct wf_shared *shared, struct wf_shared_shard *shards, un
 	}
 }
 
-void wf_shared_restart(struct wf_shared *shared, int64_t now_ns)
-{
-	WF_ASSERT(wf_shared_count(shared) == 0);
-	for (unsigned i = 0; i < shared->count; i++)
-		shard_start(&shared->shards[i], now_ns);
-}
-
 void wf_shared_refresh(struct wf_shared *shared)
 {
 	for (unsigned i = 0; i < shared->count; i++) {

@@ -133,9 +133,6 @@ WF_INLINE uint64_t wf_shared_due(int64_t deadline_ns)
 void wf_shared_init(struct wf_shared *shared, struct wf_shared_shard *shards, unsigned count,
 	int64_t now_ns, wf_shared_copy copy);
 
-/* Another time to start from, while nothing is pending and nobody else looks. */
-void wf_shared_restart(struct wf_shared *shared, int64_t now_ns);
-
 /* What an insert came to. */
 enum wf_shared_inserted {
 	WF_SHARED_CLOSED,  /* not inserted: wf_shared_close() was first */
