@@ -870,10 +870,11 @@ static void *context(unsigned number, void (*entry)(void *))
 
 unsigned sim_thread_start(void (*fn)(void *arg), void *arg)
 {
-	unsigned number = sim.thread_count;
+	unsigned number;
 
 	point("thread start");
 	drain(sim.self);
+	number = sim.thread_count;
 	if (number == SIM_THREADS_MAX)
 		sim_fail("more than %d virtual threads", SIM_THREADS_MAX);
 	note(CALL, sim.self, "thread start", 0, NULL, 0, number);
