@@ -28,18 +28,17 @@ LIBRARY = [
     "core/coordinator.c", "core/cpu.c", "core/describe.c", "core/embed.c", "core/fail.c",
     "core/fiber.c", "core/guard.c", "core/hooks.c", "core/idle.c", "core/inbox.c", "core/info.c",
     "core/interval.c", "core/join.c", "core/life.c", "core/local.c", "core/log.c", "core/main.c",
-    "core/map.c", "core/memory.c", "core/monitor.c", "core/poll.c", "core/pool.c",
-    "core/post.c", "core/proc.c", "core/queue.c", "core/registry.c", "core/run.c", "core/runtime.c",
+    "core/map.c", "core/memory.c", "core/monitor.c", "core/poll.c", "core/pool.c", "core/post.c",
+    "core/proc.c", "core/queue.c", "core/registry.c", "core/run.c", "core/runtime.c",
     "core/scope.c", "core/scope_list.c", "core/signals.c", "core/spawn.c", "core/stack.c",
     "core/stall.c", "core/table.c", "core/task.c", "core/testing.c", "core/thread.c",
-    "core/timer.c", "core/timers.c", "core/trace.c", "core/virtual.c", "core/wait.c",
-    "core/wake.c", "core/wall.c", "core/worker.c", "core/switch_aarch64.S",
-    "core/switch_x86_64.S", "io/addr.c", "io/buf.c", "io/child.c", "io/drivers.c",
-    "io/epoll.c", "io/fd.c", "io/hooks.c", "io/listeners.c",
-    "io/mem.c", "io/mem_driver.c", "io/mem_name.c", "io/mem_stream.c", "io/orphans.c",
-    "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c", "io/wait.c", "sync/fault.c",
-    "sync/opts.c", "sync/rcu.c", "timer/clock.c", "timer/clocks.c", "timer/shared.c",
-    "timer/wheel.c",
+    "core/timer.c", "core/timers.c", "core/trace.c", "core/virtual.c", "core/wait.c", "core/wake.c",
+    "core/wall.c", "core/worker.c", "core/switch_aarch64.S", "core/switch_x86_64.S", "io/addr.c",
+    "io/buf.c", "io/child.c", "io/drivers.c", "io/epoll.c", "io/fd.c", "io/hooks.c",
+    "io/listeners.c", "io/mem.c", "io/mem_driver.c", "io/mem_name.c", "io/mem_stream.c",
+    "io/orphans.c", "io/resolve.c", "io/serve.c", "io/socket.c", "io/tcp.c", "io/wait.c",
+    "sync/fault.c", "sync/opts.c", "sync/rcu.c", "timer/clock.c", "timer/clocks.c",
+    "timer/shared.c", "timer/wheel.c",
 ]
 
 # Public headers: where they live; where they are staged (build/include) and installed (include).
@@ -206,6 +205,7 @@ SIM = {
     "sim_task": {"source": "test/sim/sim_task.c", "with": SIM_SCENE, "library": True},
     "sim_time": {"source": "test/sim/sim_time.c", "with": SIM_SCENE, "library": True},
     "sim_timer": {"source": "test/sim/sim_timer.c", "with": SIM_SCENE, "library": True},
+    "sim_virtual": {"source": "test/sim/sim_virtual.c", "with": SIM_SCENE, "library": True},
 }
 # What stands in for these in a simulation of the whole runtime is in the lines above.
 SIM_REPLACED = {"core/cpu.c", "core/local.c", "core/main.c", "core/map.c", "core/memory.c",

@@ -43,19 +43,6 @@ static uint64_t count_parks(const struct weft_rt *rt)
 	return sum;
 }
 
-static bool all_parked(struct weft_rt *rt)
-{
-	uint64_t parked;
-
-	if (!WF_PLANTED(virtual_claimed_is_parked))
-		return wf_idle_all_parked(&rt->idle);
-	parked = wf_idle_parked_mask(&rt->idle);
-	for (unsigned i = 0; i < rt->worker_count; i++)
-		if (!(parked >> i & 1) && wf_u32_load_relaxed(&rt->workers[i].token) == 0)
-			return false;
-	return true;
-}
-
 static bool is_held(const struct weft_rt *rt)
 {
 	/* R3: seq_cst, before the queues: with R6 in wf_virtual_let_go(), U1 in count_out(). */
@@ -112,10 +99,13 @@ static bool is_at_rest(struct weft_rt *rt, weft_time *next_out)
 {
 	uint64_t parks = count_parks(rt);
 
-	if (!all_parked(rt) || is_held(rt) || !queues_are_empty(rt))
+	if (!wf_idle_all_parked(&rt->idle) || is_held(rt) || !queues_are_empty(rt))
 		return false;
 	*next_out = first_due(rt);
-	return WF_PLANTED(virtual_looks_once) || (all_parked(rt) && count_parks(rt) == parks);
+	if (WF_PLANTED(virtual_looks_once))
+		return true;
+	return wf_idle_all_parked(&rt->idle)
+		&& (count_parks(rt) == parks || WF_PLANTED(virtual_ignores_parks));
 }
 
 /* --- R4, R5, R7 --- */
@@ -167,7 +157,7 @@ void wf_virtual_ask(struct weft_rt *rt)
 	uint32_t seen;
 
 	/* After P2, R6 or U1: of those who park, let go or end last, one sees the others. */
-	if (!all_parked(rt))
+	if (!wf_idle_all_parked(&rt->idle))
 		return;
 	/* R2: an RMW, with R6 in wf_virtual_hold_on(), and with itself: who is at it goes on. */
 	if (wf_u32_fetch_add(asked, 1) > 0)
