@@ -212,6 +212,11 @@ static void hold(struct weft_rt *rt, weft_time deadline)
 		wf_thread_yield(); /* it spins */
 		return;
 	}
+	/* Something is queued: perhaps without a wake (wf_inbox_send_quietly). */
+	if (!wf_pool_is_working(rt) && wf_embed_is_held(rt)) {
+		awake(rt, false);
+		return;
+	}
 	wf_worker_sleep_on(&rt->workers[0], deadline); /* P4 */
 	awake(rt, true);
 }

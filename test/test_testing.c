@@ -149,10 +149,42 @@ Test(testing, processes_see_virtual_time_and_others_the_real_one, .timeout = 120
 	end(rt);
 }
 
+static int returns_seven(void *arg)
+{
+	(void)arg;
+	return 7;
+}
+
 static int wait_for_ever(void *arg)
 {
 	(void)arg;
 	return weft_park(WEFT_FOREVER);
+}
+
+static void *joins(void *rt)
+{
+	weft_pid pid;
+
+	cr_assert_eq(weft_rt_spawn(rt, returns_seven, NULL, NULL, &pid), 0);
+	cr_assert_eq(weft_join(pid, NULL, WEFT_FOREVER), 0);
+	return NULL;
+}
+
+/* What a thread gives up by a join comes into the worker's inbox without a wake. */
+Test(testing, joins_of_another_thread_hold_nothing_up, .timeout = 240)
+{
+	for (int i = 0; i < 500 / HARNESS_SLOWDOWN; i++) {
+		weft_rt *rt = test_rt();
+		pthread_t thread;
+
+		cr_assert_eq(pthread_create(&thread, NULL, joins, rt), 0);
+		while (pthread_tryjoin_np(thread, NULL) != 0) {
+			int r = weft_test_run(rt, WEFT_FOREVER);
+
+			cr_assert(r == 0 || r == -EDEADLK, "%d", r); /* not queued yet */
+		}
+		end(rt);
+	}
 }
 
 Test(testing, time_does_not_go_to_deadlines_that_were_cancelled, .timeout = 120)
