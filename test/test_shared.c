@@ -459,11 +459,11 @@ Test(shared, a_refresh_forgets_what_was_cancelled)
 	(void)wf_shared_insert(&shared, 0, &far.timer, WF_SHARED_PROCESS, SEC(2));
 	cr_assert(wf_shared_cancel(&shared, 0, &near.timer, NULL));
 	cr_assert_eq(wf_shared_next(&shared), due_ns(SEC(1)), "a look for nothing");
-	wf_shared_refresh(&shared, 0);
+	wf_shared_refresh(&shared);
 	cr_assert_gt(wf_shared_next(&shared), SEC(1));
 	cr_assert_leq(wf_shared_next(&shared), due_ns(SEC(2)));
 	cr_assert(wf_shared_cancel(&shared, 0, &far.timer, NULL));
-	wf_shared_refresh(&shared, 0);
+	wf_shared_refresh(&shared);
 	cr_assert_eq(wf_shared_next(&shared), INT64_MAX);
 }
 
