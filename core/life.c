@@ -32,6 +32,7 @@ void wf_foreign_begin(struct weft_rt *rt)
 void wf_foreign_visit(struct weft_rt *rt)
 {
 	(void)wf_u64_fetch_add(&rt->foreign, 1);
+	wf_rt_hold(rt);
 }
 
 bool wf_foreign_comes_late(const struct weft_rt *rt)
