@@ -229,10 +229,16 @@ int weft_timer_move(struct weft_timer *timer, weft_time deadline)
 {
 	struct timer *t = timer_of(timer);
 
-	if (!wf_shared_is_pending(&t->node))
+	if (WF_UNLIKELY(t->exact))
+		return wf_shared_is_pending(&t->node) ? move_now(t, deadline) : 0;
+	switch (wf_shared_move_later(&t->node, deadline)) {
+	case WF_SHARED_OVER:
 		return 0;
-	if (deadline >= wf_shared_deadline(&t->node) && WF_LIKELY(!t->exact))
-		return wf_shared_later(&t->node, deadline);
+	case WF_SHARED_MOVED:
+		return 1;
+	case WF_SHARED_SOONER:
+		break;
+	}
 	return move_now(t, deadline);
 }
 

@@ -164,7 +164,7 @@ static bool fires(struct wf_wheel *wheel, struct wf_timer *timer, uint64_t batch
 			wf_u64_store_relaxed(&timer->due, fired);
 			return true;
 		}
-		/* F2: with F1 in wf_shared_later(). */
+		/* F2: with F1 in wf_shared_move_later(). */
 	} while (!wf_u64_cas(&timer->due, &due, fired));
 	return true;
 }

@@ -160,21 +160,35 @@ bool wf_shared_cancel(
  */
 uint64_t wf_shared_pass(struct wf_shared *shared, unsigned shard);
 
-/*
- * Of kind TIMER, by who may cancel it: a deadline that is not before the present one. False: it has
- * fired, or was cancelled, or never inserted. One compare-and-swap.
- */
-WF_INLINE bool wf_shared_later(struct wf_timer *timer, int64_t deadline_ns)
+enum wf_shared_moved {
+	WF_SHARED_OVER,    /* it has fired, or was cancelled, or never inserted */
+	WF_SHARED_MOVED,
+	WF_SHARED_SOONER,  /* nothing was done: it is due after that deadline */
+};
+
+/* Of kind TIMER, by who may cancel it: one load and, if it is not sooner, one compare-and-swap. */
+WF_INLINE enum wf_shared_moved wf_shared_move_later(struct wf_timer *timer, int64_t deadline_ns)
 {
-	uint64_t due = wf_u64_load_relaxed(&timer->due);
+	/* Acquire, as F3 in wf_shared_is_pending(). */
+	uint64_t due = wf_u64_load_acquire(&timer->due), later = wf_shared_due(deadline_ns);
 
 	do {
 		if (due == 0 || (due & WF_SHARED_FIRED))
-			return false;
-		WF_ASSERT(wf_shared_due(deadline_ns) >= due);
+			return WF_SHARED_OVER;
+		if (WF_UNLIKELY(later < due))
+			return WF_SHARED_SOONER;
 		/* F1, with F2 in fires(): who has moved is not fired by the old deadline. */
-	} while (!wf_u64_cas(&timer->due, &due, wf_shared_due(deadline_ns)));
-	return true;
+	} while (!wf_u64_cas(&timer->due, &due, later));
+	return WF_SHARED_MOVED;
+}
+
+/* The same of a deadline that is not before the present one. False: OVER. */
+WF_INLINE bool wf_shared_later(struct wf_timer *timer, int64_t deadline_ns)
+{
+	enum wf_shared_moved r = wf_shared_move_later(timer, deadline_ns);
+
+	WF_ASSERT(r != WF_SHARED_SOONER);
+	return r == WF_SHARED_MOVED;
 }
 
 /*
