@@ -1,10 +1,10 @@
 /*
  * bench_shared.c: timers_shared: the shared wheel by itself, without a runtime: what a timer costs
  * whoever inserts, moves or cancels it, alone and beside another core that does the same, and who
- * expires it. As in bench_timer.c time is an argument, the timers lie in one array and are inserted
+ * expires it; and weft_timer_move(). As in bench_timer.c time is an argument, the timers lie in one array and are inserted
  * in its order, and their deadlines are random.
  */
-#include "perf/bench.h"
+#include "perf/bench_runtime.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -29,6 +29,7 @@ struct timers {
 	struct wf_timer *timers; /* i is in shard i % SHARDS */
 	int64_t *deadlines_ns;
 	uint32_t *order; /* a permutation */
+	double move_ns;
 };
 
 static void copy(struct wf_timer *timer, enum wf_shared_kind kind, struct wf_shared_action *out)
@@ -197,6 +198,43 @@ static void measure_later_random(struct timers *t, struct bench_row *row)
 	bench_row_set(row, BENCH_NS_PER_OP, per_op(start_ns, t->n));
 }
 
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+static int move_main(void *arg)
+{
+	struct timers *t = arg;
+	uint64_t count = t->n * HOT_OPS_EACH, start_ns, i;
+	struct weft_timer timer = {0};
+	weft_time deadline = weft_after(WEFT_SEC(3600));
+	int r = weft_timer_start(&timer, NULL, deadline, nothing, NULL);
+
+	if (r < 0)
+		return r;
+	start_ns = bench_now_ns();
+	for (i = 0; i < count; i++)
+		bench_keep(weft_timer_move(&timer, deadline + (weft_time)i));
+	t->move_ns = per_op(start_ns, count);
+	BENCH_CHECK(weft_timer_stop(&timer) == 1);
+	return 0;
+}
+
+static int measure_move(
+	struct timers *t, const struct bench_args *args, struct bench_row *row)
+{
+	struct bench_args one = *args;
+	int error;
+
+	one.workers = 1;
+	one.idle = BENCH_IDLE_PARK;
+	error = bench_runtime_run(&one, move_main, t);
+
+	bench_row_set(row, BENCH_NS_PER_OP, t->move_ns);
+	return error;
+}
+
 /* What a worker does of a shard in one turn, but for the actions. */
 static uint64_t poll_shard(struct timers *t, unsigned shard, int64_t now_ns)
 {
@@ -265,6 +303,8 @@ static int run(const struct bench_args *args, struct bench_result *result)
 			bench_row_add(result, "into a shard that is polled", "-"));
 	measure_later(t, apart(result, "later, one"));
 	measure_later_random(t, apart(result, "later, random"));
+	if (!error)
+		error = measure_move(t, args, apart(result, "later, weft_timer_move"));
 	measure_cancel_and_expire(t, all);
 	timers_free(t);
 	return error;
