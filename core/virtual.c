@@ -104,8 +104,7 @@ static bool is_at_rest(struct weft_rt *rt, weft_time *next_out)
 	*next_out = first_due(rt);
 	if (WF_PLANTED(virtual_looks_once))
 		return true;
-	return wf_idle_all_parked(&rt->idle)
-		&& (count_parks(rt) == parks || WF_PLANTED(virtual_ignores_parks));
+	return wf_idle_all_parked(&rt->idle) && count_parks(rt) == parks;
 }
 
 /* --- R4, R5, R7 --- */

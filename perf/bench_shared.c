@@ -1,8 +1,8 @@
 /*
  * bench_shared.c: timers_shared: the shared wheel by itself, without a runtime: what a timer costs
  * whoever inserts, moves or cancels it, alone and beside another core that does the same, and who
- * expires it; and weft_timer_move(). As in bench_timer.c time is an argument, the timers lie in one array and are inserted
- * in its order, and their deadlines are random.
+ * expires it; and weft_timer_move(). As in bench_timer.c time is an argument, the timers lie in one
+ * array and are inserted in its order, and their deadlines are random.
  */
 #include "perf/bench_runtime.h"
 

@@ -51,7 +51,6 @@ enum wf_planted {
 	WF_PLANTED_park_without_recheck,   /* P3 */
 	WF_PLANTED_leader_looks_once,      /* L4 */
 	WF_PLANTED_virtual_looks_once,     /* not again at the idle word and the parks' count */
-	WF_PLANTED_virtual_ignores_parks,  /* at the idle word again, not at the count */
 	WF_PLANTED_virtual_ignores_holds,  /* a look and what comes from outside overlap */
 	WF_PLANTED_virtual_ignores_jobs,   /* blocking work does not hold time */
 	WF_PLANTED_virtual_forgets_askers, /* who has asked while somebody was at it */

@@ -473,11 +473,6 @@ SIM_TEST(virtual, planted_one_look_at_who_is_parked)
 	sim_must_find(&looking, WF_PLANTED_virtual_looks_once, 20000);
 }
 
-SIM_TEST(virtual, planted_parks_are_not_counted_again)
-{
-	sim_must_find(&looking, WF_PLANTED_virtual_ignores_parks, 60000);
-}
-
 SIM_TEST(virtual, planted_calls_from_outside_hold_nothing)
 {
 	sim_must_find(&visiting, WF_PLANTED_virtual_ignores_holds, 20000);
