@@ -27,6 +27,7 @@ struct field {
 	int from;                   /* a listener, for connections that Weft makes */
 	wf_atomic_u32 slots[SLOTS]; /* descriptor + 1; 0: empty */
 	wf_atomic_u64 opened, closed, moved_bytes;
+	wf_atomic_u32 runtimes;     /* that have come up */
 };
 
 static void check_result(ssize_t r)
@@ -185,6 +186,10 @@ static int use_on_every_worker(void *arg)
 	struct user users[WORKERS * USERS];
 	weft_pid pids[WORKERS * USERS];
 
+	/* One that is being made takes numbers too: nobody is to read its driver by an old one. */
+	(void)wf_u32_fetch_add(&first->field->runtimes, 1);
+	while (wf_u32_load_relaxed(&first->field->runtimes) < RUNTIMES)
+		cr_assert_eq(weft_yield(), 0);
 	for (unsigned i = 0; i < WORKERS * USERS; i++) {
 		users[i] = (struct user){first->field, first->seed + i};
 		pids[i] = net_spawn_on(i % WORKERS, use, &users[i]);

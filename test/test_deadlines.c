@@ -112,8 +112,14 @@ Test(deadlines, a_timer_stays_armed_over_wakes_and_goes_with_its_process)
 /* A timer that nobody waits for fires: no process runs for it. */
 static int leaves_a_timer(void *arg)
 {
-	(void)arg;
-	cr_assert_eq(weft_park(weft_after(WEFT_MS(5))), 0);
+	weft_time delay = WEFT_MS(5);
+
+	/* On a slow machine the wake comes too late: then for a wake that comes later still. */
+	while (weft_park(weft_after(delay)) == -ETIME) {
+		if (arg)
+			*(unsigned *)arg += 1;
+		delay *= 2;
+	}
 	return weft_park(WEFT_FOREVER);
 }
 
@@ -126,19 +132,20 @@ Test(deadlines, a_timer_that_nobody_waits_for_wakes_nobody)
 {
 	struct weft_rt_opts opts = {
 		.size = sizeof(opts), .flags = WEFT_RT_EMBEDDED, .idle = WEFT_IDLE_PARK};
+	unsigned late = 0;
 	uint64_t picks;
 	weft_pid pid;
 	weft_rt *rt;
 
 	cr_assert_eq(weft_rt_create(&opts, &rt), 0);
-	pid = spawned(rt, leaves_a_timer, NULL);
+	pid = spawned(rt, leaves_a_timer, &late);
 	while (weft_rt_poll(rt, WEFT_POLL) > 0)
 		;
 	cr_assert_eq(weft_wake(pid), 0);
 	while (weft_rt_poll(rt, WEFT_POLL) > 0)
 		;
 	picks = wf_u64_load_relaxed(&rt->workers[0].counters.picks);
-	while (fired(rt) == 0)
+	while (fired(rt) <= late)
 		cr_assert_geq(weft_rt_poll(rt, weft_after(WEFT_SEC(10))), 0);
 	cr_assert_eq(wf_u64_load_relaxed(&rt->workers[0].counters.picks), picks);
 	cr_assert_eq(weft_wake(pid), 0);
