@@ -32,7 +32,7 @@ enum {
 	GAP_SHIFT = 3,             /* the average's weight: 1/8 for the newest gap */
 	LIFE_CHECK_SPINS = 64,     /* polls between checks whether the runtime has ended */
 	CROWD_TIMERS = 64,         /* on a wheel: they share wakes */
-	CROWD_GAP_NS = 76000,      /* between two of those */
+	CROWD_GAP_NS = 70000,      /* between two of those */
 };
 
 static uint64_t random_next(struct wf_worker *worker)
@@ -274,7 +274,7 @@ weft_time wf_worker_next_deadline(struct wf_worker *worker)
 
 /*
  * A sleep costs more than 5 us and ends some 20 us late whatever is asked for: of many timers, a
- * few us apart, those of the next 76 us share one.
+ * few us apart, those of the next 70 us share one.
  */
 weft_time wf_worker_timer_wake(
 	const struct wf_worker *worker, weft_time next, uint64_t timer_count)
