@@ -308,7 +308,7 @@ Test(shared, equal_deadlines_fire_in_order_in_batches)
 	cr_assert_eq(wf_shared_count(&shared), 0);
 }
 
-Test(shared, one_advance_makes_a_batch_of_moves)
+Test(shared, one_advance_makes_a_bounded_number_of_moves)
 {
 	enum { COUNT = 500 };
 	static struct node nodes[COUNT];
@@ -329,7 +329,7 @@ Test(shared, one_advance_makes_a_batch_of_moves)
 		cr_assert_lt(calls++, 10 * COUNT);
 		if (wf_shared_expire(&shared, 0, SEC(11), true, &batch) == WF_SHARED_FIRES)
 			wf_shared_expired(&shared, 0, &next_ns);
-		cr_assert_leq(wheel->moves_paced + wheel->moves_forced - moves, WF_SHARED_BATCH);
+		cr_assert_leq(wheel->moves_paced + wheel->moves_forced - moves, WF_SHARED_MOVES);
 		check_valid();
 	}
 	cr_assert_geq(wheel->moves_forced, COUNT, "the moves were needed");

@@ -240,7 +240,7 @@ void wf_shared_expired(struct wf_shared *shared, unsigned number, int64_t *next_
 static void shard_start(struct wf_shared_shard *shard, int64_t now_ns)
 {
 	wf_wheel_init(&shard->wheel, now_ns);
-	shard->wheel.moves_max = WF_SHARED_BATCH; /* N3 */
+	shard->wheel.moves_max = WF_SHARED_MOVES; /* N3 */
 	wf_u64_store_relaxed(&shard->next_ns, INT64_MAX);
 }
 

@@ -22,7 +22,7 @@
  *   N2  a shard has one expirer at a time, from wf_shared_expire() to wf_shared_expired(). Batches
  *       started and done are counted, and a cancel that came too late tells with which one the
  *       timer has fired: once that many are done, its action has been done.
- *   N3  the lock is held for at most WF_SHARED_BATCH pops and as many moves between slots (and
+ *   N3  the lock is held for at most WF_SHARED_BATCH pops, WF_SHARED_MOVES between slots (and
  *       what wheel.c says of the events in one advance: four stores for each of 127 slots).
  *
  * A deadline moved later (kind TIMER) is one compare-and-swap on `due`, {deadline 63 | FIRED}. Who
@@ -77,6 +77,7 @@
 
 enum {
 	WF_SHARED_BATCH = 16,
+	WF_SHARED_MOVES = WF_WHEEL_MOVES_PACED, /* fewer, and 100,000 a second are behind time */
 };
 
 /* Whose node it is. */
