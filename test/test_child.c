@@ -364,6 +364,15 @@ static int waits_forever(void *arg)
 	return weft_child_wait(*(int *)arg, NULL, WEFT_FOREVER);
 }
 
+/* On this worker: when we run again, it waits. */
+static weft_pid waiter_here(int *child)
+{
+	weft_pid pid = net_spawn_on((unsigned)weft_worker_index(), waits_forever, child);
+
+	net_yield(3);
+	return pid;
+}
+
 static int waits_for_one(void *arg)
 {
 	int in, child = begun_reader(&in), status = 77;
@@ -372,8 +381,7 @@ static int waits_for_one(void *arg)
 	(void)arg;
 	cr_assert_eq(weft_child_wait(child, &status, WEFT_POLL), -EAGAIN);
 	cr_assert_eq(weft_child_wait(child, &status, weft_after(WEFT_MS(2))), -ETIME);
-	pid = spawned(waits_forever, &child);
-	net_yield(3);
+	pid = waiter_here(&child);
 	cr_assert_eq(weft_cancel(pid), 0);
 	cr_assert_eq(joined(pid), -ECANCELED);
 	cr_assert_eq(status, 77);
@@ -404,15 +412,13 @@ static int closes_in_every_order(void *arg)
 
 	(void)arg;
 	/* Left running while somebody waits for it. */
-	pid = spawned(waits_forever, &child);
-	net_yield(3);
+	pid = waiter_here(&child);
 	cr_assert_eq(weft_child_close(child, 0), 0);
 	cr_assert_eq(joined(pid), -ECANCELED);
 	close(in);
 	/* Killed: who waits may be quicker than either. */
 	child = begun_reader(&in);
-	pid = spawned(waits_forever, &child);
-	net_yield(3);
+	pid = waiter_here(&child);
 	cr_assert_eq(weft_child_close(child, SIGKILL), 0);
 	r = joined(pid);
 	cr_assert(r == -ECANCELED || r == -ECHILD || r == -EBADF || r == 0, "%d", r);
