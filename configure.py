@@ -96,7 +96,7 @@ TESTS = {
     "test_clocks": "threads tuning valgrind",
     "test_control": "threads",
     "test_cpu": "threads tuning",
-    "test_deadlines": "threads valgrind",
+    "test_deadlines": "threads",
     "test_deque": "tuning",
     "test_driver": "threads",
     "test_embed": "threads valgrind",
