@@ -96,7 +96,7 @@ static void check_one(int64_t now, int64_t deadline, enum wf_shared_kind kind)
 	cr_assert_eq(action.word[0], (uintptr_t)&node);
 	cr_assert_eq(action.word[1], 7);
 	cr_assert_eq(action.word[2], kind);
-	cr_assert_eq(wf_shared_count(&shared), 0);
+	cr_assert_eq(wf_shared_pending(&shared), 0);
 	cr_assert_eq(wf_shared_shard_next(&shared, 1), INT64_MAX);
 	check_valid();
 }
@@ -216,7 +216,7 @@ Test(shared, later_moves_without_a_look_at_the_shard)
 	cr_assert_eq(expire_all(2, due_ns(deadline), NULL), 1);
 	cr_assert(!wf_shared_is_pending(&node.timer));
 	cr_assert(!wf_shared_later(&node.timer, SEC(50)), "it has fired");
-	cr_assert_eq(wf_shared_count(&shared), 0);
+	cr_assert_eq(wf_shared_pending(&shared), 0);
 }
 
 Test(shared, later_by_a_nanosecond_is_not_early)
@@ -305,7 +305,7 @@ Test(shared, equal_deadlines_fire_in_order_in_batches)
 		}
 		wf_shared_expired(&shared, 0, &next_ns);
 	}
-	cr_assert_eq(wf_shared_count(&shared), 0);
+	cr_assert_eq(wf_shared_pending(&shared), 0);
 }
 
 Test(shared, one_advance_makes_a_bounded_number_of_moves)
@@ -438,7 +438,7 @@ Test(shared, close_takes_all_off_and_refuses_more)
 		(void)wf_shared_insert(
 			&shared, i % SHARDS, &nodes[i].timer, i % 2, i == 3 ? 0 : SEC(5 + i));
 	wf_shared_close(&shared);
-	cr_assert_eq(wf_shared_count(&shared), 0);
+	cr_assert_eq(wf_shared_pending(&shared), 0);
 	cr_assert_eq(wf_shared_next(&shared), INT64_MAX);
 	cr_assert(!wf_shared_is_pending(&nodes[1].timer));
 	cr_assert(!wf_shared_later(&nodes[1].timer, SEC(50)));
@@ -500,7 +500,7 @@ Test(shared, the_next_look_is_the_first_of_all_shards)
 	(void)wf_shared_insert(&shared, 1, &nodes[2].timer, WF_SHARED_TIMER, SEC(8));
 	cr_assert_eq(wf_shared_next(&shared), due_ns(SEC(7)));
 	cr_assert_eq(wf_shared_shard_next(&shared, 2), due_ns(SEC(9)));
-	cr_assert_eq(wf_shared_count(&shared), 3);
+	cr_assert_eq(wf_shared_pending(&shared), 3);
 	/* Never later than the first, also when it is gone: too early costs a look. */
 	cr_assert(wf_shared_cancel(&shared, 0, &nodes[1].timer, NULL));
 	cr_assert_leq(wf_shared_next(&shared), due_ns(SEC(8)));

@@ -312,18 +312,6 @@ uint64_t wf_shared_pending(const struct wf_shared *shared)
 	return count;
 }
 
-uint64_t wf_shared_count(struct wf_shared *shared)
-{
-	uint64_t count = 0;
-
-	for (unsigned i = 0; i < shared->count; i++) {
-		wf_shortlock_lock(&shared->shards[i].lock);
-		count += wf_wheel_count(&shared->shards[i].wheel);
-		wf_shortlock_unlock(&shared->shards[i].lock);
-	}
-	return count;
-}
-
 /* What is wrong with one timer of a list; NULL: nothing. */
 static const char *timer_fault(const struct wf_shared_shard *shard, const struct wf_timer *timer)
 {

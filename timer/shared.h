@@ -270,11 +270,8 @@ enum {
 /* I2: the worker that leads, if it sleeps past deadline_ns; or one of the above. */
 int wf_shared_leader_to_wake(const struct wf_shared *shared, int64_t deadline_ns);
 
-/* Timers of all shards, a guess; without their locks. */
+/* Timers of all shards; without their locks: a guess while others work. */
 uint64_t wf_shared_pending(const struct wf_shared *shared);
-
-/* The same, counted one shard after the other. */
-uint64_t wf_shared_count(struct wf_shared *shared);
 
 /* Checks every shard, under its lock; prints the first thing that is wrong. */
 bool wf_shared_valid(struct wf_shared *shared, FILE *out);
